@@ -1,0 +1,49 @@
+# Every target sets up its own environment in .venv when that is missing or older than the pins.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+READY_PEERS := $(VENV)/.ready-peers
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+# Tests run one process a core with one thread each: the networks are far too small for more.
+JOBS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS)
+
+.PHONY: test test-slow test-gpu lint format demo clean
+
+test: lint
+	$(PYTEST) -m "not slow and not peers and not gpu"
+
+test-slow: $(READY_PEERS)
+	$(PYTEST) -m "(slow or peers) and not gpu"
+
+test-gpu: $(READY)
+	$(BIN)/python -m pytest -q -m gpu
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+demo: $(READY)
+	$(BIN)/python -m demo
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP_INSTALL) --upgrade pip
+	$(PIP_INSTALL) -e '.[dev,demo,docs]'
+	touch $@
+
+$(READY_PEERS): $(READY)
+	$(PIP_INSTALL) -e '.[tianshou,torchrl]'
+	touch $@
