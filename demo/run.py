@@ -1,0 +1,100 @@
+"""Build the networks of docs/configs, let each act on Atari, and draw what they predict.
+
+Run from the root of the checkout with `make demo`. Prints one row a network and writes
+docs/images/demo.png.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+import iqn_blocks
+from demo.atari import Atari, Observation, measure_float_stats
+from demo.figure import draw
+from iqn_blocks import functional
+
+CONFIGS = Path("docs/configs")
+FIGURE = Path("docs/images/demo.png")
+GAME = "MsPacman"
+RANDOM_STEPS = 500
+ACTING_STEPS = 300
+CURVE_POINTS = 200
+
+
+class Result(NamedTuple):
+    """One network after acting."""
+
+    name: str
+    net: iqn_blocks.IQN
+    steps_per_second: float
+    q_min: float
+    q_max: float
+
+
+def act(net: iqn_blocks.IQN, game: Atari, steps: int) -> tuple[float, Tensor]:
+    """Play the greedy action for `steps` steps; steps per second and all mean values (steps, A)."""
+    observation = game.reset()
+    values = []
+    start = time.perf_counter()
+    for _ in range(steps):
+        net.reset_noise()
+        q = net.q_values(observation.img, observation.floats)
+        values.append(q)
+        observation = game.step(int(q.argmax()))
+    return steps / (time.perf_counter() - start), torch.cat(values)
+
+
+def quantile_functions(net: iqn_blocks.IQN, observation: Observation) -> tuple[Tensor, Tensor]:
+    """The levels τ (K,) and each action's quantile function at them (K, A), without noise."""
+    net.disable_noise()
+    tau = functional.midpoints(CURVE_POINTS)
+    q, _ = net(observation.img, observation.floats, num_quantiles=CURVE_POINTS, tau=tau)
+    return tau.squeeze(1), q
+
+
+def run(name: str, game: Atari, stats: tuple[Tensor, Tensor]) -> Result:
+    """Build the network of `docs/configs/<name>.yaml` and let it act."""
+    torch.manual_seed(0)
+    net = iqn_blocks.build(CONFIGS / f"{name}.yaml").eval()
+    net.set_float_stats(*stats)
+    act(net, game, steps=10)  # the first calls allocate; they are not timed
+    steps_per_second, q = act(net, game, ACTING_STEPS)
+    return Result(name, net, steps_per_second, q.min().item(), q.max().item())
+
+
+def print_table(results: list[Result]) -> None:
+    """One row a network."""
+    print(f"{'config':<12}{'topology':<12}{'parameters':>12}{'D':>7}{'steps/s':>9}{'Q range':>18}")
+    for result in results:
+        parameters = sum(parameter.numel() for parameter in result.net.parameters())
+        q_range = f"{result.q_min:.2f} … {result.q_max:.2f}"
+        print(
+            f"{result.name:<12}{iqn_blocks.route(result.net.config):<12}{parameters:>12,}"
+            f"{result.net.encoder.state_dim:>7,}{result.steps_per_second:>9.0f}{q_range:>18}"
+        )
+
+
+@torch.no_grad()
+def main() -> None:
+    """Measure, act, print, draw."""
+    game = Atari(GAME, seed=0)
+    stats = measure_float_stats(game, RANDOM_STEPS)
+    observation = game.random_step()
+    print(f"{GAME}: {len(game.actions)} actions, {ACTING_STEPS} greedy steps each\n")
+
+    results = [run(name, game, stats) for name in ("default", "btr")]
+    print_table(results)
+
+    FIGURE.parent.mkdir(parents=True, exist_ok=True)
+    curves = [(r.name, *quantile_functions(r.net, observation)) for r in results]
+    draw(FIGURE, observation.screen, game.actions, curves)
+    print(f"\nwrote {FIGURE}")
+
+
+if __name__ == "__main__":
+    main()
