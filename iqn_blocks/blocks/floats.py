@@ -1,0 +1,99 @@
+"""Scalar features: normalisation in full precision, and a two-layer perceptron."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from iqn_blocks.blocks.dense import Activation, HiddenLayer
+
+
+class FloatNormalization(nn.Module):
+    """``(x − mean) / std`` of raw scalar features: ``(B, F) -> (B, F)``.
+
+    Computed in float32, or in float64 after ``.double()``; ``.half()`` and ``.bfloat16()`` leave the
+    statistics in float32, so that raw values such as 1e5 do not overflow.
+
+    Raises:
+        ValueError: statistics of another length than ``n_floats``, or a ``std`` that is not > 0.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        n_floats: int,
+        mean: Sequence[float] | Tensor | None = None,
+        std: Sequence[float] | Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_floats))
+        self.register_buffer("std", torch.ones(n_floats))
+        self.set_stats(mean, std)
+
+    @torch.no_grad()
+    def set_stats(
+        self, mean: Sequence[float] | Tensor | None, std: Sequence[float] | Tensor | None
+    ) -> None:
+        """Replace the statistics, in place; ``None`` leaves one as it is."""
+        stats = {}
+        for name, given in (("mean", mean), ("std", std)):
+            if given is None:
+                continue
+            buffer: Tensor = getattr(self, name)
+            values = torch.as_tensor(given, dtype=buffer.dtype, device=buffer.device)
+            if values.shape != buffer.shape:
+                raise ValueError(
+                    f"{name}: expected shape {tuple(buffer.shape)}, got {tuple(values.shape)}"
+                )
+            if not values.is_meta and not values.isfinite().all():
+                raise ValueError(f"{name}: every value must be finite")
+            if name == "std" and not values.is_meta and not (values > 0).all():
+                raise ValueError(f"std: every value must be > 0, got {values.min().item()}")
+            stats[name] = values
+        for name, values in stats.items():
+            getattr(self, name).copy_(values)
+
+    def forward(self, floats: Tensor) -> Tensor:
+        return (floats.to(self.mean.dtype) - self.mean) / self.std
+
+    def extra_repr(self) -> str:
+        return str(self.mean.numel())
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        kept = self.mean, self.std
+        super()._apply(fn, recurse)
+        if self.mean.dtype.itemsize < 4:
+            self.mean, self.std = (
+                old.to(new.device, torch.float32)
+                for old, new in zip(kept, (self.mean, self.std), strict=True)
+            )
+        return self
+
+
+class FloatMLP(nn.Module):
+    """Two hidden layers over normalised scalar features: ``(B, F) -> (B, h)``.
+
+    The input is cast to the parameters' dtype.
+    """
+
+    def __init__(
+        self,
+        n_floats: int,
+        hidden_dim: int,
+        *,
+        layer_norm: bool = False,
+        activation: Activation = "relu",
+    ) -> None:
+        super().__init__()
+        first = HiddenLayer(n_floats, hidden_dim, layer_norm=layer_norm, activation=activation)
+        second = HiddenLayer(hidden_dim, hidden_dim, layer_norm=layer_norm, activation=activation)
+        self.layers = nn.Sequential(first, second)
+
+    def forward(self, floats: Tensor) -> Tensor:
+        hidden: Tensor = self.layers(floats.to(self.layers[0].linear.weight.dtype))
+        return hidden

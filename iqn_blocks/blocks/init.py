@@ -1,0 +1,40 @@
+"""Orthogonal initialisation (arXiv:1312.6120) with the gains the networks use."""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+
+from iqn_blocks.blocks.heads import Head
+from iqn_blocks.blocks.spectral import SpectralNormConv2d
+from iqn_blocks.blocks.tau import TauEmbedding
+
+LEAKY_RELU_GAIN = math.sqrt(2 / (1 + 0.01**2))
+
+
+def orthogonal_(module: nn.Module, gain: float = LEAKY_RELU_GAIN) -> None:
+    """Orthogonal weights and zero biases for every Linear and Conv2d inside ``module``.
+
+    NoisyLinear, LayerNorm and a transformer's packed attention projection keep their own.
+    """
+    for layer in module.modules():
+        if not isinstance(layer, nn.Linear | nn.Conv2d):
+            continue
+        nn.init.orthogonal_(layer.weight, gain)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+        if isinstance(layer, SpectralNormConv2d):
+            layer.warm_up()
+
+
+def orthogonal_head_(head: Head) -> None:
+    """Gain ``√(2 / (1 + 0.01²))`` for trunk and hidden layers, 1 for the readout."""
+    orthogonal_(head.trunk)
+    orthogonal_(head.hidden)
+    orthogonal_(head.readout, gain=1.0)
+
+
+def orthogonal_tau_(embedding: TauEmbedding) -> None:
+    """Gain ``√2·√(2 / (1 + 0.01²))``: a cosine has variance ½."""
+    orthogonal_(embedding, gain=math.sqrt(2) * LEAKY_RELU_GAIN)

@@ -1,0 +1,74 @@
+"""Linear layer with factorised Gaussian noise."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class NoisyLinear(nn.Module):
+    """``y = x (μ_w + σ_w ⊙ ε_out ε_inᵀ)ᵀ + μ_b + σ_b ⊙ ε_out`` (arXiv:1706.10295, section 3).
+
+    ``(…, in) -> (…, out)``. The noise is two vectors, buffers that travel with the state dict; it
+    starts at zero, which turns it off, and changes only in :meth:`reset_noise` and
+    :meth:`disable_noise`, never in ``forward`` and never with ``train()`` or ``eval()``.
+    """
+
+    epsilon_in: Tensor
+    epsilon_out: Tensor
+
+    def __init__(self, in_features: int, out_features: int, *, sigma0: float = 0.5) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.out_features = out_features
+        self.sigma0 = sigma0
+        self.weight_mu = nn.Parameter(torch.empty(out_features, in_features))
+        self.weight_sigma = nn.Parameter(torch.empty(out_features, in_features))
+        self.bias_mu = nn.Parameter(torch.empty(out_features))
+        self.bias_sigma = nn.Parameter(torch.empty(out_features))
+        self.register_buffer("epsilon_in", torch.zeros(in_features))
+        self.register_buffer("epsilon_out", torch.zeros(out_features))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """``μ ~ U(−1/√in, 1/√in)`` and ``σ = σ0/√in``, weight and bias alike."""
+        bound = 1 / math.sqrt(self.in_features)
+        for mu in (self.weight_mu, self.bias_mu):
+            nn.init.uniform_(mu, -bound, bound)
+        for sigma in (self.weight_sigma, self.bias_sigma):
+            nn.init.constant_(sigma, self.sigma0 * bound)
+
+    def reset_noise(self, generator: torch.Generator | None = None) -> None:
+        """Draw new noise ``ε = sign(z)·√|z|``, ``z ~ N(0, 1)``.
+
+        New tensors are bound, so that a graph that used the old ones keeps its backward.
+        """
+        self.epsilon_in = self._draw(self.epsilon_in, generator)
+        self.epsilon_out = self._draw(self.epsilon_out, generator)
+
+    def disable_noise(self) -> None:
+        """Set the noise to zero: the layer is then ``x μ_wᵀ + μ_b``."""
+        self.epsilon_in = torch.zeros_like(self.epsilon_in)
+        self.epsilon_out = torch.zeros_like(self.epsilon_out)
+
+    def effective_weight(self) -> tuple[Tensor, Tensor]:
+        """Weight ``(out, in)`` and bias ``(out,)`` under the noise of the moment."""
+        # Scaling by one vector after the other keeps the out×in noise out of the backward's memory.
+        noise = self.weight_sigma * self.epsilon_in * self.epsilon_out[:, None]
+        return self.weight_mu + noise, self.bias_mu + self.bias_sigma * self.epsilon_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.effective_weight()
+        return F.linear(x, weight, bias)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, sigma0={self.sigma0}"
+
+    @staticmethod
+    def _draw(like: Tensor, generator: torch.Generator | None) -> Tensor:
+        device = like.device if generator is None else generator.device
+        z = torch.randn(like.shape, generator=generator, device=device)
+        return (z.sign() * z.abs().sqrt()).to(like)

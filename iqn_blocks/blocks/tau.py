@@ -1,0 +1,42 @@
+"""Embedding of quantile fractions."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from iqn_blocks.blocks.dense import Activation, make_activation
+from iqn_blocks.functional import cosine_features, wide_dtype
+
+
+class TauEmbedding(nn.Module):
+    """``φ(τ) = activation(W cos(π·i·τ) + b)``: ``(R, 1) -> (R, D)`` (arXiv:1806.06923, eq. 4).
+
+    ``i`` runs over ``embedding_dimension`` integers from ``cosine_start``. The cosines are computed
+    in float32 (float64 for float64 parameters) whatever the parameters' dtype.
+    """
+
+    def __init__(
+        self,
+        embedding_dimension: int,
+        state_dim: int,
+        *,
+        cosine_start: int = 1,
+        activation: Activation = "leaky_relu",
+    ) -> None:
+        super().__init__()
+        self.embedding_dimension = embedding_dimension
+        self.cosine_start = cosine_start
+        self.projection = nn.Linear(embedding_dimension, state_dim)
+        self.activation = make_activation(activation)
+
+    def forward(self, tau: Tensor) -> Tensor:
+        dtype = self.projection.weight.dtype
+        cosines = cosine_features(
+            tau.to(wide_dtype(dtype)), self.embedding_dimension, self.cosine_start
+        )
+        phi: Tensor = self.activation(self.projection(cosines.to(dtype)))
+        return phi
+
+    def extra_repr(self) -> str:
+        last = self.cosine_start + self.embedding_dimension - 1
+        return f"cos(π·i·τ), i = {self.cosine_start}…{last}"

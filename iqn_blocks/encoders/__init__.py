@@ -1,0 +1,1 @@
+"""State encoders, one topology each: ``(img, floats) -> s (B, D)``."""

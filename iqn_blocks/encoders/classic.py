@@ -1,0 +1,58 @@
+"""The classic topology: a convolutional stem and a float MLP, side by side."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from iqn_blocks.blocks import FloatMLP, FloatNormalization, orthogonal_
+from iqn_blocks.config import Config
+from iqn_blocks.encoders.common import build_stem
+
+
+class ClassicEncoder(nn.Module):
+    """``s = concat(stem(img), MLP((floats − mean) / std))``: ``(B, C, H, W), (B, F) -> (B, D)``.
+
+    Without an image (``vis.no_image``) ``s`` is the float part alone, without floats (``F = 0``) the
+    image part.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        nn_config = config.nn
+        self.state_dim = 0
+        self.stem = None if nn_config.vis.no_image else build_stem(config)
+        if self.stem is not None:
+            self.state_dim += self.stem.out_dim
+        self.float_mlp = None
+        if config.float_input_dim:
+            hidden_dim = nn_config.float.mlp.hidden_dim
+            self.float_normalization = FloatNormalization(
+                config.float_input_dim, config.float_inputs_mean, config.float_inputs_std
+            )
+            self.float_mlp = FloatMLP(
+                config.float_input_dim,
+                hidden_dim,
+                layer_norm=config.btr.use_layer_norm,
+                activation=nn_config.activation,
+            )
+            self.state_dim += hidden_dim
+        for part, frozen in (
+            (self.stem, nn_config.vis.freeze),
+            (self.float_mlp, nn_config.float.freeze),
+        ):
+            if part is None:
+                continue
+            if nn_config.init == "orthogonal":
+                orthogonal_(part)
+            part.requires_grad_(not frozen)
+
+    def forward(self, img: Tensor | None, floats: Tensor | None) -> Tensor:
+        parts = []
+        if self.stem is not None:
+            assert img is not None
+            parts.append(self.stem(img))
+        if self.float_mlp is not None:
+            assert floats is not None
+            parts.append(self.float_mlp(self.float_normalization(floats)))
+        return torch.cat(parts, dim=1)
