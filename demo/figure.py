@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -11,33 +12,51 @@ from torch import Tensor
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
 
-def draw(
-    path: Path,
-    screen: np.ndarray,
-    actions: Sequence[str],
-    curves: Sequence[tuple[str, Tensor, Tensor]],
-) -> None:
-    """Write the frame (H, W) and, for each (title, tau (K,), q (K, A)), a panel of A curves."""
-    figure, axes = plt.subplots(
-        1,
-        1 + len(curves),
-        figsize=(3.2 + 4.2 * len(curves), 4.2),
-        width_ratios=[0.8] + [1.0] * len(curves),
+class Curves(NamedTuple):
+    """One panel: the quantile values ``q (K, A)`` of a network at the levels ``tau (K,)``."""
+
+    title: str
+    tau: Tensor
+    q: Tensor
+
+
+def draw(path: Path, screen: np.ndarray, actions: Sequence[str], panels: Sequence[Curves]) -> None:
+    """Write the frame (H, W) and one panel a network, with a curve for each action.
+
+    Nothing orders the values of an untrained network in τ. The faint line is what it gives at τ; the
+    strong one holds the same values in order: the quantile function of ``q(τ)``, ``τ ~ U[0, 1]``.
+    """
+    titles = [panel.title for panel in panels]
+    half = (len(titles) + 1) // 2
+    rows = [titles] if len(titles) < 3 else [titles[:half], titles[half:]]
+    figure, axes = plt.subplot_mosaic(
+        [["frame", *row] for row in rows],
+        figsize=(5.2 + 3.2 * len(rows[0]), 1.2 + 3.0 * len(rows)),
         layout="constrained",
     )
-    frame, *panels = axes
-    frame.imshow(screen, cmap="gray", vmin=0, vmax=255)
-    frame.set_axis_off()
-    colors = plt.get_cmap("tab10").colors
-    for panel, (title, tau, q) in zip(panels, curves, strict=True):
-        for action, name in enumerate(actions):
-            panel.plot(tau, q[:, action], color=colors[action % 10], label=name.lower())
-        panel.set_title(title)
-        panel.set_xlabel("τ")
-        panel.grid(alpha=0.3)
-    panels[0].set_ylabel("q(τ)")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
+    axes["frame"].imshow(screen, cmap="gray", vmin=0, vmax=255)
+    axes["frame"].set_title("the frame")
+    axes["frame"].set_axis_off()
+    for panel in panels:
+        _draw_curves(axes[panel.title], actions, panel)
+    handles, labels = axes[titles[0]].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", title="action")
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _draw_curves(axis: Axes, actions: Sequence[str], panel: Curves) -> None:
+    colors = plt.get_cmap("tab10")
+    for action, name in enumerate(actions):
+        raw = panel.q[:, action]
+        axis.plot(panel.tau, raw, color=colors(action), alpha=0.15, linewidth=0.6)
+        axis.plot(panel.tau, raw.sort().values, color=colors(action), linewidth=1.8, label=name)
+    greedy = int(panel.q.mean(0).argmax())
+    axis.set_title(f"{panel.title}, greedy: {actions[greedy]}")
+    axis.set_xlabel("τ")
+    axis.set_ylabel("quantile value")
+    axis.set_xlim(0, 1)
+    axis.grid(alpha=0.3)

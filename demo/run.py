@@ -15,7 +15,7 @@ from torch import Tensor
 
 import iqn_blocks
 from demo.atari import Atari, Observation, measure_float_stats
-from demo.figure import draw
+from demo.figure import Curves, draw
 from iqn_blocks import functional
 
 CONFIGS = Path("docs/configs")
@@ -91,7 +91,7 @@ def main() -> None:
     print_table(results)
 
     FIGURE.parent.mkdir(parents=True, exist_ok=True)
-    curves = [(r.name, *quantile_functions(r.net, observation)) for r in results]
+    curves = [Curves(r.name, *quantile_functions(r.net, observation)) for r in results]
     draw(FIGURE, observation.screen, game.actions, curves)
     print(f"\nwrote {FIGURE}")
 

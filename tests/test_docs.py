@@ -57,7 +57,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_readme_commands_are_make_targets() -> None:
-    named = set(re.findall(r"^make (\S+)", (ROOT / "README.md").read_text(), re.MULTILINE))
+    named = set(re.findall(r"^ *make (\S+)", (ROOT / "README.md").read_text(), re.MULTILINE))
     assert {"demo", "test"} <= named
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert named <= targets
