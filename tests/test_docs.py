@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CONFIGS = sorted((ROOT / "docs" / "configs").glob("*.yaml"))
 
-# A fence opens with ```python, and may name the marks of a test that cannot always run: ```python slow
+# A fence opens with ```python, and may name marks for a test that cannot always run: ```python slow
 FENCE = re.compile(r"^```python([ \w]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -23,7 +23,7 @@ def page_id(page: Path) -> str:
 
 
 def pages_with_examples() -> list[object]:
-    """One case a page: its examples share names, as they do for a reader who pastes them in order."""
+    """One case a page: its examples share names, as for a reader who pastes them in order."""
     cases = []
     for page in PAGES:
         fences = FENCE.findall(page.read_text(encoding="utf-8"))
