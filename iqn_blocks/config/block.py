@@ -1,0 +1,93 @@
+"""The base of every block of the configuration: frozen, strict, with our own messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from iqn_blocks.config.messages import config_error
+from iqn_blocks.config.plain import thaw
+
+AnyBlock = TypeVar("AnyBlock", bound="Block")
+
+
+class Block(BaseModel):
+    """A frozen block of keys; raises ConfigError, with every fault in it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    # Other names of keys.
+    aliases: ClassVar[Mapping[str, str]] = {}
+    # Keys that other systems write in this block: at the value given here they say what is built
+    # anyway and are dropped, at any other the reason says why they are refused.
+    inert: ClassVar[Mapping[str, object]] = {}
+    inert_reason: ClassVar[str] = ""
+    # Branches of which one is active: left out of :meth:`to_dict` when null.
+    branches: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, /, **keys: Any) -> None:
+        try:
+            super().__init__(**keys)
+        except ValidationError as error:
+            raise config_error(type(self), error) from None
+
+    # Pydantic would otherwise build nested blocks through __init__, and each would raise on its own
+    # before the faults of its neighbours are known.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @classmethod
+    def model_validate(cls: type[AnyBlock], obj: Any, **options: Any) -> AnyBlock:
+        """The block that ``obj`` describes; raises ConfigError."""
+        try:
+            return super().model_validate(obj, **options)
+        except ValidationError as error:
+            raise config_error(cls, error) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_block(cls, data: Any) -> Any:
+        """Any mapping is welcome, and an empty block may be written as nothing at all."""
+        if data is None:
+            data = {}
+        if not isinstance(data, Mapping):
+            return data
+        keys: dict[Any, Any] = {}
+        for key, value in data.items():
+            name = cls.aliases.get(key, key) if isinstance(key, str) else key
+            if not cls._is_inert(key, value):
+                # An alias beside its name stays, to be reported as a key too many.
+                keys[key if name in data else name] = value
+        return cls.fill(keys)
+
+    @classmethod
+    def _is_inert(cls, key: object, value: object) -> bool:
+        return (
+            isinstance(key, str)
+            and key in cls.inert
+            and type(value) is type(cls.inert[key])
+            and value == cls.inert[key]
+        )
+
+    @classmethod
+    def fill(cls, keys: dict[Any, Any]) -> dict[Any, Any]:
+        """``keys`` with the defaults that depend on which keys are given."""
+        return keys
+
+    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
+        """The keys that differ from their default: enough to paste back."""
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if field.is_required() or value != field.get_default(call_default_factory=True):
+                yield name, value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data (dict, list, str, int, float, bool, None) that parses to an equal block."""
+        plain: dict[str, Any] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if value is None and name in self.branches:
+                continue
+            plain[name] = value.to_dict() if isinstance(value, Block) else thaw(value)
+        return plain

@@ -1,0 +1,261 @@
+"""What a single key accepts: strict readers that say what they found and what to write instead.
+
+Each kind is put on a field as ``Annotated[int, Whole(1)]``. Pydantic calls :meth:`Kind.read` before
+its own type check, so every message about a value is written here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+from pydantic_core import PydanticCustomError, core_schema
+
+from iqn_blocks.config.plain import PlainData, freeze, from_numpy, show, thaw
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+
+MAX_SIZE = 65_536
+# Buffers are float32 at least: outside this range a number would become inf or 0 there.
+MAX_REAL = 3.4028234663852886e38
+MIN_POSITIVE = 2.0**-126
+
+
+def fault(found: object, accepts: str, way_out: str = "") -> PydanticCustomError:
+    """An error line without its path: what was found, what is accepted, the way out."""
+    text = f"found {show(found)}; accepted: {accepts}" + (f"; {way_out}" if way_out else "")
+    return PydanticCustomError("config", "{text}", {"text": text})
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Base of the kinds: ``null`` says whether null is accepted too."""
+
+    null: bool = False
+
+    @property
+    def wants(self) -> str:
+        """What is accepted apart from null, in words."""
+        raise NotImplementedError
+
+    def convert(self, value: Any) -> object:
+        """``value`` as plain Python; raises the error of :func:`fault`."""
+        raise NotImplementedError
+
+    @property
+    def accepts(self) -> str:
+        """What is accepted, in words."""
+        return f"{self.wants}, or null" if self.null else self.wants
+
+    def read(self, value: object) -> object:
+        """``value`` as plain Python, or an error line."""
+        if value is None:
+            if self.null:
+                return None
+            raise fault(None, self.accepts, "leave the key out for its default")
+        return self.convert(from_numpy(value))
+
+    def __get_pydantic_core_schema__(
+        self, source: type, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(self.read, handler(source))
+
+
+@dataclass(frozen=True)
+class Flag(Kind):
+    """true or false."""
+
+    @property
+    def wants(self) -> str:
+        return "true or false"
+
+    def convert(self, value: Any) -> object:
+        if isinstance(value, bool):
+            return value
+        words = {"true": True, "yes": True, "on": True, "1": True}
+        words |= {"false": False, "no": False, "off": False, "0": False}
+        meant = words.get(str(value).lower()) if isinstance(value, str | int) else None
+        raise fault(value, self.accepts, "" if meant is None else f"write {str(meant).lower()}")
+
+
+@dataclass(frozen=True)
+class Whole(Kind):
+    """A whole number from ``low`` to ``high``."""
+
+    low: int = 1
+    high: int = MAX_SIZE
+
+    @property
+    def wants(self) -> str:
+        return f"a whole number from {self.low} to {self.high}"
+
+    def convert(self, value: Any) -> object:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise fault(value, self.accepts, self._way_out(value))
+        if not self.low <= value <= self.high:
+            raise fault(value, self.accepts)
+        return int(value)
+
+    @staticmethod
+    def _way_out(value: object) -> str:
+        if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+            return f"write {int(value)}"
+        if isinstance(value, str) and value.strip().isdecimal():
+            return "write it without quotes"
+        return ""
+
+
+@dataclass(frozen=True)
+class Real(Kind):
+    """A finite number from ``low`` to ``high``; ``below`` leaves ``high`` itself out."""
+
+    low: float = -MAX_REAL
+    high: float = MAX_REAL
+    below: bool = False
+
+    @property
+    def wants(self) -> str:
+        if self.low == MIN_POSITIVE:
+            return "a finite number above 0"
+        bounds = [f"at least {self.low:g}"] if self.low != -MAX_REAL else []
+        if self.high != MAX_REAL:
+            bounds += [f"{'below' if self.below else 'at most'} {self.high:g}"]
+        return " ".join(["a finite number", " and ".join(bounds)]).strip()
+
+    def convert(self, value: Any) -> object:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise fault(value, self.accepts, self._way_out(value))
+        inside = self.low <= value <= self.high and not (self.below and value == self.high)
+        if not inside:  # also where value is NaN
+            raise fault(value, self.accepts, self._far_out(value))
+        return float(value)
+
+    @staticmethod
+    def _far_out(value: float) -> str:
+        if math.isfinite(value) and (abs(value) > MAX_REAL or 0 < value < MIN_POSITIVE):
+            return "it does not fit float32"
+        return ""
+
+    @staticmethod
+    def _way_out(value: object) -> str:
+        if not isinstance(value, str):
+            return ""
+        try:
+            number = float(value)
+        except ValueError:
+            return ""
+        if not math.isfinite(number):
+            return ""
+        mantissa, e, exponent = value.strip().lower().partition("e")
+        if not e:
+            return "write it without quotes"
+        mantissa = mantissa if "." in mantissa else f"{mantissa}.0"
+        exponent = exponent if exponent[0] in "+-" else f"+{exponent}"
+        return f"write {mantissa}e{exponent} without quotes (YAML reads {value} as a string)"
+
+
+@dataclass(frozen=True)
+class Text(Kind):
+    """A string; ``empty`` says whether it may be empty."""
+
+    empty: bool = True
+
+    @property
+    def wants(self) -> str:
+        return "a string" if self.empty else "a string that is not empty"
+
+    def convert(self, value: Any) -> object:
+        if not isinstance(value, str):
+            raise fault(value, self.accepts, "put it in quotes")
+        if not (value or self.empty):
+            raise fault(value, self.accepts)
+        return str(value)
+
+
+@dataclass(frozen=True)
+class Choice(Kind):
+    """One of ``names``; ``refused`` are known names with the reason why they are not accepted."""
+
+    names: tuple[str, ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(
+        cls, literal: object, *, null: bool = False, refused: Mapping[str, str] | None = None
+    ) -> Choice:
+        """The kind that accepts the names of a ``Literal`` type."""
+        return cls(null, get_args(literal), tuple((refused or {}).items()))
+
+    @property
+    def wants(self) -> str:
+        *others, last = self.names
+        return f"{', '.join(others)} or {last}" if others else last
+
+    def convert(self, value: Any) -> object:
+        if isinstance(value, str) and value in self.names:
+            return str(value)
+        known = [*self.names, *("null" for _ in range(self.null))]
+        near = difflib.get_close_matches(value, known, 1) if isinstance(value, str) else []
+        reason = next((why for name, why in self.refused if name == value), "")
+        raise fault(value, self.accepts, reason or (f"did you mean {near[0]}?" if near else ""))
+
+
+@dataclass(frozen=True)
+class Sequence(Kind):
+    """A list, tuple or array of at least ``shortest`` items, each read by its own kind."""
+
+    items: str = "numbers"
+    shortest: int = 0
+
+    @property
+    def wants(self) -> str:
+        least = f" with at least {self.shortest}" if self.shortest else ""
+        return f"a list of {self.items}{least}"
+
+    def convert(self, value: Any) -> object:
+        if not isinstance(value, list | tuple):
+            raise fault(value, self.accepts)
+        if not self.shortest <= len(value) <= MAX_SIZE:
+            raise fault(value, f"{self.accepts} and at most {MAX_SIZE} items")
+        return tuple(value)
+
+
+@dataclass(frozen=True)
+class FreeMapping(Kind):
+    """Keys of the user's own: strings, with plain data as values."""
+
+    @property
+    def wants(self) -> str:
+        return "a block of the user's own keys with plain data"
+
+    def convert(self, value: Any) -> object:
+        if not isinstance(value, Mapping):
+            raise fault(value, self.accepts)
+        try:
+            return freeze(value)
+        except PlainData as reason:
+            raise PydanticCustomError("config", "{text}", {"text": str(reason)}) from None
+
+    def __get_pydantic_core_schema__(
+        self, source: type, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self.read, serialization=core_schema.plain_serializer_function_ser_schema(thaw)
+        )
+
+
+Bool = Annotated[bool, Flag()]
+BoolOrNull = Annotated[bool | None, Flag(null=True)]
+Size = Annotated[int, Whole()]
+SizeOrNull = Annotated[int | None, Whole(null=True)]
+Count = Annotated[int, Whole(low=0)]
+Probability = Annotated[float, Real(low=0.0, high=1.0, below=True)]
+Finite = Annotated[float, Real()]
+Positive = Annotated[float, Real(low=MIN_POSITIVE)]
+NotNegative = Annotated[float, Real(low=0.0)]
+NotPositive = Annotated[float, Real(high=0.0)]
+String = Annotated[str, Text()]

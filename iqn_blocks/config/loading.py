@@ -1,0 +1,175 @@
+"""Configurations from files: YAML or JSON by suffix, with duplicate keys refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from iqn_blocks.config.plain import MAX_DEPTH, MAX_VALUES, show
+from iqn_blocks.config.schema import Config
+from iqn_blocks.errors import ConfigError
+
+MAX_BYTES = 4 * 2**20
+_MAP, _LIST, _MERGE = (f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "merge"))
+_JSON_TOKEN = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?|[{}\[\]]')
+
+
+def parse(cfg: Config | Mapping[str, Any] | str | os.PathLike[str]) -> Config:
+    """The configuration from a config object, a mapping, or the path of a YAML or JSON file.
+
+    Raises:
+        ConfigError: with all faults of single keys, or else with all faults between keys.
+    """
+    if isinstance(cfg, Config):
+        return cfg
+    if isinstance(cfg, str | os.PathLike):
+        return load_config(cfg)
+    return Config.model_validate(cfg)
+
+
+def load_config(path: str | os.PathLike[str]) -> Config:
+    """The configuration in a file: ``.yaml`` and ``.yml`` are YAML, ``.json`` is JSON.
+
+    Raises:
+        ConfigError: with the file's name, where it cannot be read, holds the same key twice, or
+            is not a valid configuration.
+    """
+    try:
+        return Config.model_validate(read_file(path))
+    except ConfigError as error:
+        raise type(error)(f"{os.fspath(path)}: {error}") from None
+
+
+def read_file(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The plain data in a YAML or JSON file whose top level is a mapping; raises ConfigError."""
+    readers = {".yaml": _read_yaml, ".yml": _read_yaml, ".json": _read_json}
+    suffix = Path(path).suffix.lower()
+    if suffix not in readers:
+        raise ConfigError(f"found the suffix {suffix!r}; accepted: {', '.join(readers)}")
+    text = _text(Path(path))
+    try:
+        data = readers[suffix](text)
+    except RecursionError:
+        raise ConfigError(f"found data nested too deeply; accepted: {MAX_DEPTH} levels") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"found {show(data)} at the top level; accepted: a block of keys")
+    return data
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot be read: {reason}") from None
+    if len(content) > MAX_BYTES:
+        raise ConfigError(f"found more than {MAX_BYTES} bytes; accepted: at most that many")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"is not UTF-8 at byte {error.start}; save it as UTF-8") from None
+
+
+def _read_json(text: str) -> Any:
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"is not JSON: {error}") from None
+    _refuse_duplicates(text)
+    return data
+
+
+def _refuse_duplicates(text: str) -> None:
+    """Walks the tokens of valid JSON, with the keys seen so far of each open object."""
+    open_keys: list[set[str]] = []
+    for token in _JSON_TOKEN.finditer(text):
+        symbol, key, colon = token[0], token[1], token[2]
+        if symbol in "{[":
+            open_keys.append(set())
+        elif symbol in "}]":
+            open_keys.pop()
+        elif colon:
+            name = json.loads(key)
+            if name in open_keys[-1]:
+                line = text.count("\n", 0, token.start()) + 1
+                raise ConfigError(f"line {line}: found the key {name!r} a second time; keep one")
+            open_keys[-1].add(name)
+
+
+def _read_yaml(text: str) -> Any:
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        return None if node is None else _Yaml(loader).build(node, ())
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise ConfigError(f"{where}is not YAML: {error.problem or error.context}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"is not YAML: {error}") from None
+    finally:
+        loader.dispose()
+
+
+class _Yaml:
+    """Nodes to plain data, counting them: aliases can stand for exponentially many."""
+
+    def __init__(self, loader: yaml.SafeLoader) -> None:
+        self.loader = loader
+        self.nodes = 0
+
+    def build(self, node: yaml.Node, above: tuple[yaml.Node, ...]) -> Any:
+        self.nodes += 1
+        if self.nodes > MAX_VALUES:
+            raise _fault(node, f"found more than {MAX_VALUES} values; accepted: at most that many")
+        if isinstance(node, yaml.ScalarNode):
+            return self.loader.construct_object(node)
+        if any(node is other for other in above):
+            raise _fault(
+                node, "found a block that holds itself; accepted: plain data; write it out"
+            )
+        if len(above) >= MAX_DEPTH:
+            raise _fault(node, f"found data nested too deeply; accepted: {MAX_DEPTH} levels")
+        if node.tag not in (_MAP, _LIST):
+            raise _fault(node, f"found the tag {node.tag}; accepted: untagged data; remove it")
+        if isinstance(node, yaml.SequenceNode):
+            return [self.build(item, (*above, node)) for item in node.value]
+        return self._mapping(node, (*above, node))
+
+    def _mapping(self, node: yaml.Node, above: tuple[yaml.Node, ...]) -> dict[Any, Any]:
+        own: dict[Any, Any] = {}
+        merged: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            if key_node.tag == _MERGE:
+                merged = self._merge(value_node, above) | merged
+                continue
+            key = self.build(key_node, above)
+            if isinstance(key, list | dict):
+                raise _fault(key_node, f"found the key {show(key)}; accepted: strings")
+            if key in own:
+                raise _fault(key_node, f"found the key {key!r} a second time; keep one")
+            own[key] = self.build(value_node, above)
+        return merged | own
+
+    def _merge(self, node: yaml.Node, above: tuple[yaml.Node, ...]) -> dict[Any, Any]:
+        """The blocks after ``<<:``; the first of them wins, and own keys win over all."""
+        found = self.build(node, above)
+        merged: dict[Any, Any] = {}
+        for block in found if isinstance(found, list) else [found]:
+            if not isinstance(block, dict):
+                raise _fault(node, f"found {show(block)} after <<; accepted: blocks")
+            merged = block | merged
+        return merged
+
+
+def _fault(node: yaml.Node, text: str) -> ConfigError:
+    return ConfigError(f"line {node.start_mark.line + 1}: {text}")

@@ -1,0 +1,122 @@
+"""Pydantic's findings as one ConfigError in our own words."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import ValidationError
+
+from iqn_blocks.config.plain import show
+from iqn_blocks.errors import ConfigError
+
+if TYPE_CHECKING:
+    from iqn_blocks.config.block import Block
+
+MAX_LINES = 100
+
+
+def join(faults: Sequence[str]) -> str:
+    """One fault as it is, several as a list."""
+    if len(faults) == 1:
+        return faults[0]
+    lines = [f"- {fault}" for fault in faults[:MAX_LINES]]
+    if len(faults) > MAX_LINES:
+        lines.append(f"- and {len(faults) - MAX_LINES} more")
+    return "\n".join([f"{len(faults)} faults in the configuration:", *lines])
+
+
+def config_error(block: type[Block], error: ValidationError) -> ConfigError:
+    """The error to raise for what pydantic found in a ``block``."""
+    found = error.errors(include_url=False)
+    for entry in found:
+        inner = entry.get("ctx", {}).get("error")
+        if isinstance(inner, ConfigError):
+            return inner
+    return ConfigError(join([_line(block, entry) for entry in found]))
+
+
+def _line(block: type[Block], entry: Any) -> str:
+    loc, kind = entry["loc"], entry["type"]
+    path = dotted(loc) or "top level"
+    if kind == "extra_forbidden":
+        return f"{path}: {_unknown(block, loc, entry['input'])}"
+    if kind == "invalid_key":
+        where = dotted(loc[:-1]) or "top level"
+        return f"{where}: found the key {loc[-1]}, not a string; put it in quotes"
+    if kind == "missing":
+        accepts = wanted(block_at(block, loc[:-1]), str(loc[-1]))
+        return f"{path}: missing; accepted: {accepts}; add this key"
+    if kind == "model_type":
+        keys = ", ".join(valid_keys(block_at(block, loc)))
+        return f"{path}: found {show(entry['input'])}; accepted: a block with the keys {keys}"
+    return f"{path}: {entry['msg']}"
+
+
+def dotted(loc: Sequence[str | int]) -> str:
+    """``("nn", "x", 3)`` as ``nn.x[3]``."""
+    path = ""
+    for part in loc:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return path.removeprefix(".")
+
+
+def wanted(block: type[Block], key: str) -> str:
+    """What the key of a block accepts, in words."""
+    for extra in block.model_fields[key].metadata:
+        if hasattr(extra, "accepts"):
+            return str(extra.accepts)
+    return "a block of keys"
+
+
+def valid_keys(block: type[Block]) -> list[str]:
+    """The names of all keys of a block."""
+    return list(block.model_fields)
+
+
+def child(block: type[Block], key: str) -> type[Block] | None:
+    """The block under a key, if it is one."""
+    from iqn_blocks.config.block import Block
+
+    annotation = block.model_fields[key].annotation
+    for option in (annotation, *get_args(annotation)):
+        if isinstance(option, type) and issubclass(option, Block):
+            return option
+    return None
+
+
+def block_at(block: type[Block], loc: Sequence[str | int]) -> type[Block]:
+    """The block at a path that is known to exist."""
+    for part in loc:
+        inner = child(block, str(part))
+        assert inner is not None, loc
+        block = inner
+    return block
+
+
+def all_keys(block: type[Block], above: str = "") -> Iterator[tuple[str, str]]:
+    """Name and dotted path of every key, from the top down."""
+    for key in block.model_fields:
+        path = f"{above}{key}"
+        yield key, path
+        inner = child(block, key)
+        if inner is not None:
+            yield from all_keys(inner, f"{path}.")
+
+
+def _unknown(root: type[Block], loc: Sequence[str | int], value: object) -> str:
+    key, block = str(loc[-1]), block_at(root, loc[:-1])
+    if key in block.inert:
+        return f"found {show(value)}; {block.inert_reason}"
+    if key in block.aliases:
+        return f"given beside {block.aliases[key]}, which means the same; keep one of them"
+    valid = [*block.model_fields, *block.aliases]
+    near = difflib.get_close_matches(key, valid, 1)
+    if near:
+        return f"unknown key; did you mean {near[0]}?"
+    elsewhere = [path for name, path in all_keys(root) if name == key]
+    if elsewhere:
+        return f"unknown key; did you mean {' or '.join(elsewhere[:3])}?"
+    nearest = difflib.get_close_matches(key, valid, 1, cutoff=0.0)
+    return f"unknown key; the nearest is {nearest[0]}; valid here: {', '.join(valid_keys(block))}"

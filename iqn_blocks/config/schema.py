@@ -1,0 +1,153 @@
+"""The configuration of a network: every key with its type, default and meaning.
+
+Attribute names are the keys of the YAML file. A default that depends on other keys is filled by
+``fill`` of its block; rules that span blocks are in :mod:`iqn_blocks.config.rules`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from iqn_blocks.config.block import Block
+from iqn_blocks.config.fusion import Encoder
+from iqn_blocks.config.heads import Decoder, Quantiles
+from iqn_blocks.config.inputs import Cnn, FloatInputs, Vision
+from iqn_blocks.config.kinds import (
+    Bool,
+    BoolOrNull,
+    Choice,
+    Count,
+    Finite,
+    FreeMapping,
+    NotNegative,
+    NotPositive,
+    Positive,
+    Sequence,
+    Size,
+    SizeOrNull,
+    String,
+    Text,
+)
+from iqn_blocks.config.plain import FrozenMapping
+
+FusionMode = Literal["none", "vision_transformer", "post_concat", "unified"]
+Activation = Literal["leaky_relu", "relu"]
+Init = Literal["orthogonal", "pytorch"]
+MunchausenClamp = Literal["scaled", "log_pi"]
+OwnKeys = Annotated[FrozenMapping, FreeMapping()]
+
+CNN_KEYS_OF_BTR = (
+    "use_impala_cnn",
+    "impala_model_size",
+    "use_adaptive_maxpool",
+    "adaptive_maxpool_size",
+    "use_spectral_norm",
+)
+
+
+class Nn(Block):
+    """The network."""
+
+    topology: Annotated[str | None, Text(null=True, empty=False)] = Field(
+        None, description="Name of a registered topology; null routes by the other keys."
+    )
+    topology_options: OwnKeys = Field(
+        FrozenMapping({}), description="Keyword arguments of a user's own encoder."
+    )
+    fusion_mode: Annotated[FusionMode, Choice.of(FusionMode)] = Field(
+        "none", description="How image and floats meet; all but none build the multimodal topology."
+    )
+    init_from_pretrained: String = Field(
+        "", description="Checkpoint folder or hub id whose weights the network starts from."
+    )
+    activation: Annotated[Activation, Choice.of(Activation)] = Field(
+        "leaky_relu",
+        description="Activation of 4-layer stem, classic float MLP, τ projection and heads.",
+    )
+    init: Annotated[Init, Choice.of(Init)] = Field(
+        "orthogonal",
+        description="Initial weights: as in section 4 of the specification, or PyTorch's.",
+    )
+    vis: Vision = Field(default_factory=Vision, description="Image branch.")
+    float: FloatInputs = Field(
+        default_factory=FloatInputs, description="Branch of the float inputs."
+    )
+    encoder: Encoder = Field(default_factory=Encoder, description="Fusion (multimodal).")
+    iqn: Quantiles = Field(default_factory=Quantiles, description="Quantile path.")
+    decoder: Decoder = Field(default_factory=Decoder, description="Heads.")
+    training: OwnKeys = Field(
+        FrozenMapping({}), description="A trainer's block: kept as given, never read here."
+    )
+
+
+class Btr(Block):
+    """Ingredients of Beyond The Rainbow, and Munchausen targets for trainers."""
+
+    use_layer_norm: Bool = Field(False, description="LayerNorm in heads and classic float MLP.")
+    use_noisy_linear: Bool = Field(
+        False, description="NoisyLinear (arXiv:1706.10295) in the heads."
+    )
+    noisy_sigma0: NotNegative = Field(0.5, description="Initial noise: sigma = sigma0 / sqrt(in).")
+    noisy_value_readout: Bool = Field(False, description="Make the value readout noisy too.")
+    use_impala_cnn: BoolOrNull = Field(None, description="Fills nn.vis.cnn.use_impala_cnn.")
+    impala_model_size: SizeOrNull = Field(None, description="Fills nn.vis.cnn.impala_model_size.")
+    use_adaptive_maxpool: BoolOrNull = Field(
+        None, description="Fills nn.vis.cnn.use_adaptive_maxpool."
+    )
+    adaptive_maxpool_size: SizeOrNull = Field(
+        None, description="Fills nn.vis.cnn.adaptive_maxpool_size."
+    )
+    use_spectral_norm: BoolOrNull = Field(None, description="Fills nn.vis.cnn.use_spectral_norm.")
+    use_munchausen: Bool = Field(False, description="Munchausen targets (arXiv:2007.14430).")
+    munchausen_alpha: NotNegative = Field(0.9, description="Scale of the Munchausen bonus.")
+    munchausen_entropy_tau: Positive = Field(0.03, description="Temperature T of the policy.")
+    munchausen_lo: NotPositive = Field(-1.0, description="Floor of the clamped log-probability.")
+    munchausen_clamp: Annotated[MunchausenClamp, Choice.of(MunchausenClamp)] = Field(
+        "scaled", description="Clamp T log π (the paper), or log π itself."
+    )
+
+
+class Config(Block):
+    """Everything that a network is built from.
+
+    Raises:
+        ConfigError: with all faults of single keys, or else with all faults between keys.
+    """
+
+    n_actions: Size = Field(description="Discrete actions A.")
+    n_actions_per_block: Size = Field(
+        1, description="Actions N of one block: one row of action values for each offset in it."
+    )
+    float_input_dim: Count = Field(
+        description="Float inputs F; 0 for classic networks of the image alone."
+    )
+    float_inputs_mean: Annotated[tuple[Finite, ...] | None, Sequence(null=True)] = Field(
+        None, description="F numbers subtracted from the float inputs; null: zeros."
+    )
+    float_inputs_std: Annotated[tuple[Positive, ...] | None, Sequence(null=True)] = Field(
+        None, description="F numbers above 0 that divide them then; null: ones."
+    )
+    nn: Nn = Field(default_factory=Nn, description="The network.")
+    btr: Btr = Field(default_factory=Btr, description="Ingredients of Beyond The Rainbow.")
+
+    @model_validator(mode="after")
+    def _move_conv_keys_and_check(self) -> Config:
+        self._move_conv_keys()
+        return self
+
+    def _move_conv_keys(self) -> None:
+        """The conv keys of ``btr`` fill those omitted in ``nn.vis.cnn``, then they are null."""
+        vis, cnn = self.nn.vis, self.nn.vis.cnn
+        given = {key: getattr(self.btr, key) for key in CNN_KEYS_OF_BTR}
+        given = {key: value for key, value in given.items() if value is not None}
+        if not given or cnn is None or vis.no_image:
+            return
+        omitted = {k: v for k, v in given.items() if k not in cnn.model_fields_set}
+        filled: Cnn = cnn.model_copy(update=omitted)
+        nn = self.nn.model_copy(update={"vis": vis.model_copy(update={"cnn": filled})})
+        btr = self.btr.model_copy(update=dict.fromkeys(given))
+        # The instance is being validated, nobody has seen it yet.
+        object.__setattr__(self, "nn", nn)
+        object.__setattr__(self, "btr", btr)
