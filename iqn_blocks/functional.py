@@ -16,7 +16,7 @@ Uint8Scaling = Literal["signed", "unit"]
 
 
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which τ, cosines and float statistics live: float64 for float64, else float32."""
+    """The dtype of τ, cosines and float statistics: float64 for float64, else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
@@ -111,8 +111,7 @@ def hadamard_mix(state: Tensor, phi: Tensor, num_quantiles: int) -> Tensor:
             f"{tuple(state.shape)} need {num_quantiles * batch} (per sample) or {num_quantiles} "
             f"(shared)"
         )
-    shared = rows == num_quantiles
-    phi = phi.unflatten(0, (num_quantiles, 1 if shared else batch))
+    phi = phi.reshape(num_quantiles, rows // num_quantiles, phi.shape[1])
     return (state * phi).flatten(0, 1)
 
 
@@ -177,7 +176,7 @@ def _by_quantile(q: Tensor, num_quantiles: int) -> Tensor:
         raise ValueError(
             f"q: {q.shape[0]} rows are not a multiple of num_quantiles = {num_quantiles}"
         )
-    return q.unflatten(0, (num_quantiles, q.shape[0] // num_quantiles))
+    return q.view(num_quantiles, q.shape[0] // num_quantiles, *q.shape[1:])
 
 
 def _check_num_quantiles(num_quantiles: int) -> None:

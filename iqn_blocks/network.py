@@ -1,4 +1,4 @@
-"""The network: state encoder, τ embedding, mixer, heads and dueling, the same for every topology."""
+"""The network: state encoder, τ embedding, mixer, heads and dueling, for every topology."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from iqn_blocks.inputs import InputSpec
 
 
 class ExampleInputs(NamedTuple):
-    """Tensors that fit a network: ``img (B, C, H, W)`` and ``floats (B, F)``, ``None`` where unused."""
+    """Tensors that fit a network: ``img (B, C, H, W)``, ``floats (B, F)``; None where unused."""
 
     img: Tensor | None
     floats: Tensor | None
@@ -55,6 +55,11 @@ class IQN(nn.Module):
         self._inputs = InputSpec.from_config(
             config, any_image_size=getattr(encoder, "resizes_images", False)
         )
+
+    @property
+    def state_dim(self) -> int:
+        """Width ``D`` of the state."""
+        return self.tau_embedding.projection.out_features
 
     def forward(
         self,
@@ -89,8 +94,9 @@ class IQN(nn.Module):
                 )
             num_quantiles = _count_quantiles(tau, num_quantiles, batch)
         state = self.encoder(img, floats)
+        if num_quantiles is None:
+            num_quantiles = self.config.nn.iqn.n
         if tau is None:
-            num_quantiles = self.config.nn.iqn.n if num_quantiles is None else num_quantiles
             tau = sample_tau(
                 batch,
                 num_quantiles,
@@ -191,8 +197,8 @@ def _count_quantiles(tau: Tensor, num_quantiles: int | None, batch: int) -> int:
     if num_quantiles is None:
         if batch == 0 or rows % batch:
             raise ValueError(
-                f"tau: {rows} rows do not fit a batch of {batch}; give K·B rows, or K rows shared by "
-                f"the batch together with num_quantiles=K"
+                f"tau: {rows} rows do not fit a batch of {batch}; give K·B rows, or K rows shared "
+                f"by the batch together with num_quantiles=K"
             )
         return rows // batch
     if rows not in (num_quantiles, num_quantiles * batch):

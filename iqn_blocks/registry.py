@@ -17,7 +17,7 @@ from iqn_blocks.blocks import (
     orthogonal_head_,
     orthogonal_tau_,
 )
-from iqn_blocks.config import Config, HeadSlotConfig, parse, unused_keys
+from iqn_blocks.config import Config, Slot, parse, thaw, unused_keys
 from iqn_blocks.config import route as _route
 from iqn_blocks.encoders.classic import ClassicEncoder
 from iqn_blocks.errors import ConfigError, UnsupportedTopologyError, UnusedConfigWarning
@@ -68,7 +68,7 @@ def list_topologies() -> list[str]:
 
 
 def route(cfg: ConfigLike) -> str:
-    """The topology that a configuration leads to: ``'classic'``, ``'hf_vision'``, …
+    """The topology that a configuration leads to, such as ``'classic'``.
 
     Raises:
         ConfigError: the configuration is not valid.
@@ -104,15 +104,18 @@ def build(cfg: ConfigLike, *, strict: bool = False) -> IQN:
     state_dim = encoder.state_dim
     assert isinstance(state_dim, int)
     decoder = config.nn.decoder
-    actions = (config.n_actions,)
-    if config.n_actions_per_block > 1:
-        actions = (config.n_actions_per_block, config.n_actions)
+    offsets, actions = config.n_actions_per_block, config.n_actions
+    out_shape = (actions,) if offsets == 1 else (offsets, actions)
     return IQN(
         config,
         encoder,
         _build_tau_embedding(config, state_dim),
         _build_head(
-            config, decoder.advantage, state_dim, actions, noisy_readout=config.btr.use_noisy_linear
+            config,
+            decoder.advantage,
+            state_dim,
+            out_shape,
+            noisy_readout=config.btr.use_noisy_linear,
         ),
         _build_head(
             config,
@@ -140,7 +143,7 @@ def _report_unused(config: Config, topology: str, *, strict: bool) -> None:
 
 
 def _build_encoder(config: Config, topology: str) -> nn.Module:
-    encoder = _ENCODERS[topology](config, **config.nn.topology_options)
+    encoder = _ENCODERS[topology](config, **thaw(config.nn.topology_options))
     state_dim = getattr(encoder, "state_dim", None)
     if not isinstance(encoder, nn.Module) or not isinstance(state_dim, int) or state_dim < 1:
         raise UnsupportedTopologyError(
@@ -166,7 +169,7 @@ def _build_tau_embedding(config: Config, state_dim: int) -> TauEmbedding:
 
 def _build_head(
     config: Config,
-    slot: HeadSlotConfig,
+    slot: Slot,
     state_dim: int,
     out_shape: tuple[int, ...],
     *,

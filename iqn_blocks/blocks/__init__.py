@@ -1,4 +1,5 @@
 """The parts, each usable on its own: modules that take plain numbers and tensors, no config."""
+
 from __future__ import annotations
 
 from iqn_blocks.blocks.dense import HiddenLayer

@@ -12,15 +12,17 @@ Activation = Literal["leaky_relu", "relu"]
 
 
 def make_activation(name: Activation) -> nn.Module:
-    """``LeakyReLU`` with slope 0.01, or ``ReLU``.
+    """``LeakyReLU`` with slope 0.01, or ``ReLU``, in place: its input must be a fresh result.
+
+    Working in place, the backward keeps one tensor of the pair instead of two.
 
     Raises:
         ValueError: another name.
     """
     if name == "leaky_relu":
-        return nn.LeakyReLU(0.01)
+        return nn.LeakyReLU(0.01, inplace=True)
     if name == "relu":
-        return nn.ReLU()
+        return nn.ReLU(inplace=True)
     accepted = ", ".join(map(repr, get_args(Activation)))
     raise ValueError(f"activation: got {name!r}, accepted are {accepted}")
 

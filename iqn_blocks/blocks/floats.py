@@ -14,8 +14,8 @@ from iqn_blocks.blocks.dense import Activation, HiddenLayer
 class FloatNormalization(nn.Module):
     """``(x − mean) / std`` of raw scalar features: ``(B, F) -> (B, F)``.
 
-    Computed in float32, or in float64 after ``.double()``; ``.half()`` and ``.bfloat16()`` leave the
-    statistics in float32, so that raw values such as 1e5 do not overflow.
+    Computed in float32, or in float64 after ``.double()``; ``.half()`` and ``.bfloat16()`` leave
+    the statistics in float32, so that raw values such as 1e5 do not overflow.
 
     Raises:
         ValueError: statistics of another length than ``n_floats``, or a ``std`` that is not > 0.
@@ -66,7 +66,7 @@ class FloatNormalization(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         kept = self.mean, self.std
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         if self.mean.dtype.itemsize < 4:
             self.mean, self.std = (
                 old.to(new.device, torch.float32)
@@ -95,5 +95,5 @@ class FloatMLP(nn.Module):
         self.layers = nn.Sequential(first, second)
 
     def forward(self, floats: Tensor) -> Tensor:
-        hidden: Tensor = self.layers(floats.to(self.layers[0].linear.weight.dtype))
+        hidden: Tensor = self.layers(floats.to(next(self.parameters()).dtype))
         return hidden

@@ -14,9 +14,9 @@ from iqn_blocks.blocks.transformer import IQNTransformerTrunk
 class Head(nn.Module):
     """``readout(hidden layers([trunk](x)))``: ``(R, D) -> (R, *out_shape)``.
 
-    ``out_shape`` is ``(1,)`` for a state value, ``(A,)`` for advantages, ``(N, A)`` for advantages of
-    ``N`` factorised action offsets. A trunk, such as :class:`IQNTransformerTrunk`, comes first and
-    gives vectors of width ``trunk.d_model``.
+    ``out_shape`` is ``(1,)`` for a state value, ``(A,)`` for advantages, ``(N, A)`` for advantages
+    of ``N`` factorised action offsets. A trunk, such as :class:`IQNTransformerTrunk`, comes first
+    and gives vectors of width ``trunk.d_model``.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.readout(self.hidden(self.trunk(x)))
-        return out if len(self.out_shape) == 1 else out.unflatten(1, self.out_shape)
+        return out if len(self.out_shape) == 1 else out.view(out.shape[0], *self.out_shape)
 
     def extra_repr(self) -> str:
         return f"out_shape={self.out_shape}"

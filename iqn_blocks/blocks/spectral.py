@@ -14,10 +14,10 @@ WARM_UP_ITERATIONS = 15
 class SpectralNormConv2d(nn.Conv2d):
     """``nn.Conv2d`` with weight ``W / σ``, ``σ = uᵀ W v`` and ``W`` as ``(out, in·k·k)``.
 
-    Spectral normalisation (arXiv:1802.05957, algorithm 1). ``u`` and ``v`` are buffers and constants
-    to the gradient. A training-mode forward does one power iteration, an eval-mode forward none,
-    unless ``iterate_in_eval`` is set: right for a target network whose trainer copies parameters but
-    not buffers. A zero ``W`` leaves ``u`` and ``v`` alone and divides by 1.
+    Spectral normalisation (arXiv:1802.05957, algorithm 1). ``u`` and ``v`` are buffers and
+    constants to the gradient. A training-mode forward does one power iteration, an eval-mode
+    forward none, unless ``iterate_in_eval`` is set: right for a target network whose trainer copies
+    parameters but not buffers. A zero ``W`` leaves ``u`` and ``v`` alone and divides by 1.
 
     The parameter stays the plain ``weight``: the module copies, pickles and loads like a Conv2d.
     """
@@ -41,7 +41,7 @@ class SpectralNormConv2d(nn.Conv2d):
 
     @torch.no_grad()
     def warm_up(self, iterations: int = WARM_UP_ITERATIONS) -> None:
-        """Bring ``u`` and ``v`` near the leading singular pair, so that ``σ > 0`` from the start."""
+        """Bring ``u`` and ``v`` near the leading singular pair; makes ``σ > 0`` from the start."""
         for _ in range(iterations):
             u, v = self._power_iteration(self.u, self.v)
             self.u.copy_(u)
@@ -59,7 +59,8 @@ class SpectralNormConv2d(nn.Conv2d):
             with torch.no_grad():
                 self.u.copy_(u)
                 self.v.copy_(v)
-        return self._conv_forward(x, self._divide_by_sigma(u, v), self.bias)
+        weight = self._divide_by_sigma(u, v)
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
 
     @torch.no_grad()
     def _power_iteration(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

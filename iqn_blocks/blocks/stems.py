@@ -22,7 +22,8 @@ class ImageStem(nn.Module):
     """Base of the stems: scaling of uint8, convolutions, optional adaptive max-pool, flatten.
 
     ``(B, C, H, W) -> (B, out_dim)``. uint8 images are scaled as
-    :func:`~iqn_blocks.functional.normalize_image` does, floating ones cast to the parameters' dtype.
+    :func:`~iqn_blocks.functional.normalize_image` does, floating ones cast to the parameters'
+    dtype.
     """
 
     def __init__(
@@ -111,12 +112,15 @@ class ResidualBlock(nn.Module):
         self.conv2 = _conv(channels, channels, 3, padding=1, spectral=spectral)
 
     def forward(self, x: Tensor) -> Tensor:
-        residual: Tensor = self.conv2(torch.relu(self.conv1(torch.relu(x))))
+        residual: Tensor = self.conv2(torch.relu_(self.conv1(torch.relu(x))))
         return x + residual
 
 
 class ImpalaStage(nn.Module):
-    """Conv k3 p1, max-pool k3 s2 p1, two residual blocks: ``(B, C, H, W) -> (B, C', ⌈H/2⌉, ⌈W/2⌉)``."""
+    """Conv k3 p1, max-pool k3 s2 p1, two residual blocks.
+
+    ``(B, C, H, W) -> (B, C', ⌈H/2⌉, ⌈W/2⌉)``.
+    """
 
     def __init__(
         self, in_channels: int, out_channels: int, *, spectral_norm: SpectralNormScope | None = None
@@ -138,8 +142,9 @@ class ImpalaStage(nn.Module):
 class ImpalaStem(ImageStem):
     """IMPALA's residual CNN (arXiv:1802.01561, figure 3) of width ``s``: stages of 16s, 32s, 32s.
 
-    ``(B, C, H, W) -> (B, out_dim)``, with a final ReLU. ``spectral_norm`` applies to every convolution
-    (``"all"``) or to those inside residual blocks (``"residual"``, as in arXiv:2411.03820).
+    ``(B, C, H, W) -> (B, out_dim)``, with a final ReLU. ``spectral_norm`` applies to every
+    convolution (``"all"``) or to those inside residual blocks (``"residual"``, as in
+    arXiv:2411.03820).
     """
 
     def __init__(
@@ -167,7 +172,7 @@ class ImpalaStem(ImageStem):
         )
 
     def features(self, img: Tensor) -> Tensor:
-        return torch.relu(self.stages(img))
+        return torch.relu_(self.stages(img))
 
 
 def _conv(

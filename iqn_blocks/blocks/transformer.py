@@ -64,5 +64,5 @@ class IQNTransformerTrunk(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens: Tensor = self.encoder(x.unflatten(1, (self.n_tokens, self.d_model)))
+        tokens: Tensor = self.encoder(x.reshape(x.shape[0], self.n_tokens, self.d_model))
         return tokens.mean(1)

@@ -13,8 +13,8 @@ from iqn_blocks.encoders.common import build_stem
 class ClassicEncoder(nn.Module):
     """``s = concat(stem(img), MLP((floats − mean) / std))``: ``(B, C, H, W), (B, F) -> (B, D)``.
 
-    Without an image (``vis.no_image``) ``s`` is the float part alone, without floats (``F = 0``) the
-    image part.
+    Without an image (``vis.no_image``) ``s`` is the float part alone, without floats (``F = 0``)
+    the image part.
     """
 
     def __init__(self, config: Config) -> None:

@@ -1,0 +1,31 @@
+"""Network parts for implicit quantile networks, and one ``build(cfg)`` that assembles them."""
+
+from __future__ import annotations
+
+from iqn_blocks.config import Config, load_config
+from iqn_blocks.describe import describe
+from iqn_blocks.errors import (
+    CheckpointError,
+    ConfigError,
+    UnsupportedTopologyError,
+    UnusedConfigWarning,
+)
+from iqn_blocks.network import IQN
+from iqn_blocks.registry import build, list_topologies, register, route
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "IQN",
+    "CheckpointError",
+    "Config",
+    "ConfigError",
+    "UnsupportedTopologyError",
+    "UnusedConfigWarning",
+    "build",
+    "describe",
+    "list_topologies",
+    "load_config",
+    "register",
+    "route",
+]

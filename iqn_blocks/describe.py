@@ -1,0 +1,105 @@
+"""A network's stages: what follows what, with shapes and parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from iqn_blocks.network import IQN
+
+_BATCH, _QUANTILES = 3, 2  # any two numbers whose multiples tell B from K·B
+
+
+class Stage(NamedTuple):
+    """One step from the inputs to ``q``."""
+
+    name: str
+    kind: str
+    shape: tuple[str, ...]
+    parameters: int
+
+
+def stages(net: IQN) -> list[Stage]:
+    """The stages of a network in the order in which they compute.
+
+    Shapes are symbolic in the batch: ``('B', '512')``, ``('K·B', '12')``. One small eval-mode
+    forward is run to find them.
+    """
+    found: list[Stage] = []
+    handles = []
+    for name, module in _stage_modules(net):
+
+        def record(module: nn.Module, _: Any, output: Any, name: str = name) -> None:
+            output = output[0] if isinstance(output, tuple) else output
+            if isinstance(output, Tensor):
+                count = sum(p.numel() for p in module.parameters())
+                found.append(Stage(name, type(module).__name__, _symbolic(output), count))
+
+        handles.append(module.register_forward_hook(record))
+    try:
+        with torch.no_grad(), _eval_mode(net):
+            net(*net.example_inputs(_BATCH), _QUANTILES, scheme="midpoints")
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def describe(net: IQN) -> str:
+    """A table of a network's stages, for people.
+
+    >>> import iqn_blocks
+    >>> net = iqn_blocks.build({"n_actions": 3, "float_input_dim": 2, "nn": {
+    ...     "vis": {"no_image": True}, "float": {"mlp": {"hidden_dim": 8}},
+    ...     "iqn": {"embedding_dimension": 4}, "decoder": {"dense_hidden_dimension": 8}}})
+    >>> print(describe(net))  # doctest: +ELLIPSIS
+    ClassicEncoder, D = 8, n_actions=3, 291 parameters
+    stage ...
+    """
+    parameters = list(net.parameters())
+    total = sum(p.numel() for p in parameters)
+    frozen = sum(p.numel() for p in parameters if not p.requires_grad)
+    head = (
+        f"{type(net.encoder).__name__}, D = {net.state_dim}, {net.extra_repr()}, "
+        f"{total:,} parameters" + (f" ({frozen:,} frozen)" if frozen else "")
+    )
+    rows = [("stage", "module", "output", "parameters")]
+    rows += [(s.name, s.kind, f"({', '.join(s.shape)})", f"{s.parameters:,}") for s in stages(net)]
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    lines = [
+        f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}"
+        for a, b, c, d in rows
+    ]
+    return "\n".join([head, *lines])
+
+
+def _stage_modules(net: IQN) -> Iterator[tuple[str, nn.Module]]:
+    """The encoder's parts, then the quantile path's."""
+    for parent in ("encoder", "advantage_head", "value_head"):
+        for name, module in net.get_submodule(parent).named_children():
+            if not isinstance(module, nn.Identity):
+                yield f"{parent}.{name}", module
+    for name in ("encoder", "tau_embedding"):
+        yield name, net.get_submodule(name)
+    yield "q", net
+
+
+def _symbolic(output: Tensor) -> tuple[str, ...]:
+    rows, *rest = output.shape
+    symbols = {_BATCH: "B", _BATCH * _QUANTILES: "K·B"}
+    return (symbols.get(rows, str(rows)), *map(str, rest))
+
+
+@contextmanager
+def _eval_mode(net: nn.Module) -> Iterator[None]:
+    training = [module for module in net.modules() if module.training]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
