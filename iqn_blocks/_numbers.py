@@ -1,0 +1,23 @@
+"""The check that every numeric argument of the pure functions goes through."""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+
+
+def checked_number(
+    name: str, value: float, accepted: str, *, low: float, high: float, open_low: bool = False
+) -> float:
+    """``value`` as a float if it is a finite number in ``[low, high]``, or ``(low, high]``.
+
+    ``accepted`` says in words what is accepted; it ends the message.
+
+    Raises:
+        ValueError: not a number (a bool is none), NaN, infinite, or outside the range.
+    """
+    if isinstance(value, Real) and not isinstance(value, bool):
+        number = float(value)
+        if math.isfinite(number) and low <= number <= high and not (open_low and number == low):
+            return number
+    raise ValueError(f"{name}: got {value!r}, accepted is {accepted}")

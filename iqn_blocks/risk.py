@@ -1,0 +1,175 @@
+"""Distortions β(τ) of the quantile fractions, for acting with another taste for risk than neutral.
+
+Acting on the mean of ``q(β(τ))`` weighs the quantiles of a return: towards the worst ones it is
+averse to risk, towards the best it seeks it (arXiv:1806.06923, section 3). Each distortion is a
+callable on τ, for ``net.q_values(img, floats, risk=cvar(0.25))``:
+
+* ``neutral``: ``τ`` itself;
+* ``cvar(eta)``: ``η·τ``, averse to risk for ``η < 1``;
+* ``wang(eta)``: ``Φ(Φ⁻¹(τ) + η)``, averse for ``η < 0``, seeking for ``η > 0``;
+* ``cpw(eta)``: ``τ^η / (τ^η + (1 − τ)^η)^{1/η}``, for ``η < 1`` overweighing both extremes;
+* ``power(eta)``: ``τ^{1/(1+|η|)}`` for ``η ≥ 0``, seeking; ``1 − (1 − τ)^{1/(1+|η|)}`` for
+  ``η < 0``, averse;
+* ``norm(eta)``: the mean of ``η`` uniforms whatever τ is, underweighing both extremes.
+
+All keep the shape, dtype and device of τ, compute in float32 or wider and stay inside [0, 1]. All
+but ``norm`` are monotone (``cpw`` near ``η = 0.28`` to within a rounding) and give their formula's
+limit at τ = 0 and 1. They are written in lower case because they are used as functions are.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from iqn_blocks._numbers import checked_number
+from iqn_blocks.functional import wide_dtype
+
+_LARGEST = sys.float_info.max
+
+
+def neutral(tau: Tensor) -> Tensor:
+    """``β(τ) = τ``: no distortion."""
+    return tau
+
+
+@dataclass(frozen=True)
+class _Distortion:
+    eta: float
+
+    def __call__(self, tau: Tensor) -> Tensor:
+        if not tau.dtype.is_floating_point:
+            raise TypeError(f"tau: expected a floating dtype, got {tau.dtype}")
+        beta = self._beta(tau.to(wide_dtype(tau.dtype)))
+        return beta.clamp(0, 1).to(tau.dtype)
+
+    def _beta(self, tau: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _set_eta(
+        self,
+        accepted: str,
+        *,
+        low: float = -_LARGEST,
+        high: float = _LARGEST,
+        open_low: bool = False,
+    ) -> None:
+        eta = checked_number("eta", self.eta, accepted, low=low, high=high, open_low=open_low)
+        object.__setattr__(self, "eta", eta)
+
+
+@dataclass(frozen=True)
+class cvar(_Distortion):
+    """Conditional value at risk, ``β(τ) = η·τ``: acts on the mean of the worst ``η`` of returns.
+
+    >>> cvar(0.25)(torch.tensor([0.0, 0.5, 1.0])).tolist()
+    [0.0, 0.125, 0.25]
+
+    Raises:
+        ValueError: ``eta`` is not a number with ``0 < η ≤ 1``.
+    """
+
+    def __post_init__(self) -> None:
+        self._set_eta("0 < eta <= 1", low=0, high=1, open_low=True)
+
+    def _beta(self, tau: Tensor) -> Tensor:
+        return self.eta * tau
+
+
+@dataclass(frozen=True)
+class wang(_Distortion):
+    """Wang's transform, ``β(τ) = Φ(Φ⁻¹(τ) + η)``, with ``Φ`` the normal distribution function.
+
+    >>> wang(-1.0)(torch.tensor([0.0, 0.5, 1.0])).tolist()  # Φ(−1) = 0.1587
+    [0.0, 0.1586..., 1.0]
+
+    Raises:
+        ValueError: ``eta`` is not a finite number.
+    """
+
+    def __post_init__(self) -> None:
+        self._set_eta("any finite number")
+
+    def _beta(self, tau: Tensor) -> Tensor:
+        return _keep_ends(tau, torch.special.ndtr(torch.special.ndtri(tau) + self.eta))
+
+
+@dataclass(frozen=True)
+class cpw(_Distortion):
+    """Cumulative probability weighting, ``β(τ) = τ^η / (τ^η + (1 − τ)^η)^{1/η}``.
+
+    Tversky and Kahneman's curve; ``η = 0.71`` is what the IQN paper takes from human choices. Below
+    0.28 it is no longer monotone.
+
+    >>> cpw(1.0)(torch.tensor([0.0, 0.25, 1.0])).tolist()
+    [0.0, 0.25, 1.0]
+
+    Raises:
+        ValueError: ``eta`` is not a number with ``0.28 ≤ η ≤ 5``.
+    """
+
+    def __post_init__(self) -> None:
+        self._set_eta("0.28 <= eta <= 5", low=0.28, high=5)
+
+    def _beta(self, tau: Tensor) -> Tensor:
+        gain, rest = tau**self.eta, (1 - tau) ** self.eta
+        return gain / (gain + rest) ** (1 / self.eta)
+
+
+@dataclass(frozen=True)
+class power(_Distortion):
+    """``β(τ) = τ^{1/(1+|η|)}`` for ``η ≥ 0``, else ``1 − (1 − τ)^{1/(1+|η|)}``.
+
+    >>> power(1.0)(torch.tensor([0.0, 0.25, 1.0])).tolist()
+    [0.0, 0.5, 1.0]
+    >>> power(-1.0)(torch.tensor([0.0, 0.75, 1.0])).tolist()
+    [0.0, 0.5, 1.0]
+
+    Raises:
+        ValueError: ``eta`` is not a finite number.
+    """
+
+    def __post_init__(self) -> None:
+        self._set_eta("any finite number")
+
+    def _beta(self, tau: Tensor) -> Tensor:
+        exponent = 1 / (1 + abs(self.eta))
+        beta = tau**exponent if self.eta >= 0 else 1 - (1 - tau) ** exponent
+        return _keep_ends(tau, beta)
+
+
+@dataclass(frozen=True)
+class norm(_Distortion):
+    """The mean of ``η`` uniforms, drawn at each call for each element of τ; τ itself is ignored.
+
+    Draws come from ``generator``, on its own device, or from torch's global generator.
+
+    >>> norm(3)(torch.zeros(2, 1)).shape
+    torch.Size([2, 1])
+
+    Raises:
+        ValueError: ``eta`` is not a whole number ≥ 1.
+    """
+
+    generator: torch.Generator | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        accepted = "a whole number >= 1"
+        self._set_eta(accepted, low=1)
+        if not self.eta.is_integer():
+            raise ValueError(f"eta: got {self.eta!r}, accepted is {accepted}")
+        object.__setattr__(self, "eta", int(self.eta))
+
+    def _beta(self, tau: Tensor) -> Tensor:
+        device = tau.device if self.generator is None else self.generator.device
+        shape = (int(self.eta), *tau.shape)
+        uniforms = torch.rand(shape, generator=self.generator, device=device, dtype=tau.dtype)
+        return uniforms.mean(0).to(tau.device)
+
+
+def _keep_ends(tau: Tensor, beta: Tensor) -> Tensor:
+    """β with β(0) = 0 and β(1) = 1, which an ``η`` too large for the dtype would lose."""
+    return torch.where((tau > 0) & (tau < 1), beta, tau)
