@@ -27,7 +27,7 @@ def draw(path: Path, screen: np.ndarray, actions: Sequence[str], panels: Sequenc
     """Write the frame (H, W) and one panel a network, with a curve for each action.
 
     Nothing orders the values of an untrained network in τ. The faint line is what it gives at τ;
-    the strong one holds the same values in order: the quantile function of ``q(τ)``, ``τ ~ U[0, 1]``.
+    the strong one has the same values in order: the quantile function of ``q(τ)``, ``τ ~ U[0, 1]``.
     """
     titles = [panel.title for panel in panels]
     half = (len(titles) + 1) // 2
