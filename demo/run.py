@@ -82,10 +82,11 @@ def print_table(results: list[Result]) -> None:
 @torch.no_grad()
 def main() -> None:
     """Measure, act, print, draw."""
+    torch.set_num_threads(1)  # a batch of one has nothing to share between threads
     game = Atari(GAME, seed=0)
     stats = measure_float_stats(game, RANDOM_STEPS)
     observation = game.random_step()
-    print(f"{GAME}: {len(game.actions)} actions, {ACTING_STEPS} greedy steps each\n")
+    print(f"{GAME}: {len(game.actions)} actions, {ACTING_STEPS} greedy steps each, one thread\n")
 
     results = [run(name, game, stats) for name in ("default", "btr")]
     print_table(results)
