@@ -7,8 +7,15 @@ from iqn_blocks.config.heads import Decoder, HeadMlp, HeadTransformer, Quantiles
 from iqn_blocks.config.inputs import Cnn, FloatInputs, FloatMlp, ImageSize, Transformer, Vision
 from iqn_blocks.config.loading import load_config, parse
 from iqn_blocks.config.plain import FrozenMapping, thaw
-from iqn_blocks.config.routing import float_hidden_dim, route, trunk, vision_branch
+from iqn_blocks.config.routing import (
+    float_hidden_dim,
+    route,
+    trunk,
+    trunk_backbone,
+    vision_branch,
+)
 from iqn_blocks.config.schema import Btr, Config, Nn
+from iqn_blocks.config.size import parameter_count, quantile_path, state_dim
 from iqn_blocks.config.usage import unused_keys
 
 __all__ = [
@@ -33,10 +40,14 @@ __all__ = [
     "Vision",
     "float_hidden_dim",
     "load_config",
+    "parameter_count",
     "parse",
+    "quantile_path",
     "route",
+    "state_dim",
     "thaw",
     "trunk",
+    "trunk_backbone",
     "unused_keys",
     "vision_branch",
 ]

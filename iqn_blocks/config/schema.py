@@ -30,7 +30,10 @@ from iqn_blocks.config.kinds import (
     String,
     Text,
 )
+from iqn_blocks.config.messages import join
 from iqn_blocks.config.plain import FrozenMapping
+from iqn_blocks.config.rules import cross_faults
+from iqn_blocks.errors import ConfigError
 
 FusionMode = Literal["none", "vision_transformer", "post_concat", "unified"]
 Activation = Literal["leaky_relu", "relu"]
@@ -135,6 +138,9 @@ class Config(Block):
     @model_validator(mode="after")
     def _move_conv_keys_and_check(self) -> Config:
         self._move_conv_keys()
+        faults = cross_faults(self)
+        if faults:
+            raise ConfigError(join(faults))
         return self
 
     def _move_conv_keys(self) -> None:
