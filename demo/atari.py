@@ -8,6 +8,7 @@ import ale_py
 import gymnasium
 import numpy as np
 import torch
+from ale_py.env import AtariEnv
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,8 +27,11 @@ class Atari:
     def __init__(self, game: str, seed: int) -> None:
         gymnasium.register_envs(ale_py)
         self.env = gymnasium.make(f"ALE/{game}-v5", obs_type="grayscale")
-        self.actions: list[str] = self.env.unwrapped.get_action_meanings()
         self.env.action_space.seed(seed)
+        console = self.env.unwrapped
+        assert isinstance(console, AtariEnv)
+        self.console = console
+        self.actions = console.get_action_meanings()
         self.seed = seed
 
     def reset(self) -> Observation:
@@ -49,7 +53,7 @@ class Atari:
     def _observe(self, screen: np.ndarray) -> Observation:
         pixels = torch.from_numpy(screen)[None, None].float()
         img = F.interpolate(pixels, size=(64, 64), mode="bilinear", antialias=True)
-        ram = torch.from_numpy(self.env.unwrapped.ale.getRAM())[None].float()
+        ram = torch.from_numpy(self.console.ale.getRAM())[None].float()
         return Observation(img.round().to(torch.uint8), ram, screen)
 
 

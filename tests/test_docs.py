@@ -40,9 +40,8 @@ def pages_with_examples() -> list[object]:
 
 @pytest.mark.parametrize("page", pages_with_examples())
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        registry, "_ENCODERS", dict(registry._ENCODERS)
-    )  # forget what pages register
+    # What a page registers is forgotten after it.
+    monkeypatch.setattr(registry, "_ENCODERS", dict(registry._ENCODERS))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "docs").symlink_to(ROOT / "docs")  # examples read docs/configs as from the checkout
     text = page.read_text(encoding="utf-8")
