@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from numbers import Real
 
 
 def checked_number(
     name: str, value: float, accepted: str, *, low: float, high: float, open_low: bool = False
 ) -> float:
-    """``value`` as a float if it is a finite number in ``[low, high]``, or ``(low, high]``.
+    """``value`` as a float if it is a number in ``[low, high]``, or ``(low, high]``.
 
-    ``accepted`` says in words what is accepted; it ends the message.
+    The bounds are finite; ``accepted`` puts them in words, for the message.
 
     Raises:
         ValueError: not a number (a bool is none), NaN, infinite, or outside the range.
     """
     if isinstance(value, Real) and not isinstance(value, bool):
         number = float(value)
-        if math.isfinite(number) and low <= number <= high and not (open_low and number == low):
+        if low <= number <= high and not (open_low and number == low):
             return number
     raise ValueError(f"{name}: got {value!r}, accepted is {accepted}")
