@@ -8,7 +8,8 @@ from pydantic import Field
 
 from iqn_blocks.config.block import Block
 from iqn_blocks.config.inputs import FloatMlp, Transformer
-from iqn_blocks.config.kinds import Bool, Choice, Probability, Sequence, Size, String
+from iqn_blocks.config.kinds import Choice, Sequence
+from iqn_blocks.config.types import Bool, Probability, Size, String
 
 FusionEncoder = Literal["linear", "native_transformer", "mlp", "cnn", "hf_embedding"]
 PostConcatLayout = Literal["fused_vector", "token_sequence"]

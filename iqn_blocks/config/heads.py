@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from iqn_blocks.config.block import Block
-from iqn_blocks.config.kinds import Bool, Choice, Count, NotNegative, Probability, Size, SizeOrNull
+from iqn_blocks.config.kinds import Choice
+from iqn_blocks.config.types import Bool, Count, NotNegative, Probability, Size, SizeOrNull
 
 SharedInput = Literal["post_tau"]
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from iqn_blocks.config.block import Block
-from iqn_blocks.config.kinds import Bool, Choice, Count, Probability, Size, String
+from iqn_blocks.config.kinds import Choice
+from iqn_blocks.config.types import Bool, Count, Probability, Size, String
 
 Uint8Scaling = Literal["signed", "unit"]
 SpectralNormScope = Literal["all", "residual"]

@@ -10,7 +10,7 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic_core import PydanticCustomError, core_schema
 
@@ -100,9 +100,8 @@ class Whole(Kind):
             raise fault(value, self.accepts)
         return int(value)
 
-    @staticmethod
-    def _way_out(value: object) -> str:
-        if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+    def _way_out(self, value: object) -> str:
+        if isinstance(value, float) and value.is_integer() and self.low <= value <= self.high:
             return f"write {int(value)}"
         if isinstance(value, str) and value.strip().isdecimal():
             return "write it without quotes"
@@ -136,9 +135,8 @@ class Real(Kind):
 
     @staticmethod
     def _far_out(value: float) -> str:
-        if math.isfinite(value) and (abs(value) > MAX_REAL or 0 < value < MIN_POSITIVE):
-            return "it does not fit float32"
-        return ""
+        fits = not (MAX_REAL < abs(value) < math.inf or 0 < value < MIN_POSITIVE)
+        return "" if fits else "it does not fit float32"
 
     @staticmethod
     def _way_out(value: object) -> str:
@@ -246,16 +244,3 @@ class FreeMapping(Kind):
         return core_schema.no_info_plain_validator_function(
             self.read, serialization=core_schema.plain_serializer_function_ser_schema(thaw)
         )
-
-
-Bool = Annotated[bool, Flag()]
-BoolOrNull = Annotated[bool | None, Flag(null=True)]
-Size = Annotated[int, Whole()]
-SizeOrNull = Annotated[int | None, Whole(null=True)]
-Count = Annotated[int, Whole(low=0)]
-Probability = Annotated[float, Real(low=0.0, high=1.0, below=True)]
-Finite = Annotated[float, Real()]
-Positive = Annotated[float, Real(low=MIN_POSITIVE)]
-NotNegative = Annotated[float, Real(low=0.0)]
-NotPositive = Annotated[float, Real(high=0.0)]
-String = Annotated[str, Text()]

@@ -16,6 +16,7 @@ from iqn_blocks.config.schema import Config
 from iqn_blocks.errors import ConfigError
 
 MAX_BYTES = 4 * 2**20
+MAX_NAME = 300
 _MAP, _LIST, _MERGE = (f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "merge"))
 _JSON_TOKEN = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?|[{}\[\]]')
 
@@ -43,7 +44,12 @@ def load_config(path: str | os.PathLike[str]) -> Config:
     try:
         return Config.model_validate(read_file(path))
     except ConfigError as error:
-        raise type(error)(f"{os.fspath(path)}: {error}") from None
+        raise type(error)(f"{_name(path)}: {error}") from None
+
+
+def _name(path: str | os.PathLike[str]) -> str:
+    name = os.fspath(path)
+    return name if len(name) <= MAX_NAME and name.isprintable() else f"{name[:MAX_NAME]!r}…"
 
 
 def read_file(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -104,20 +110,30 @@ def _refuse_duplicates(text: str) -> None:
 
 
 def _read_yaml(text: str) -> Any:
-    loader = yaml.SafeLoader(text)
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         return None if node is None else _Yaml(loader).build(node, ())
+    except ConfigError:
+        raise
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}: " if mark else ""
         raise ConfigError(f"{where}is not YAML: {error.problem or error.context}") from None
     except (yaml.YAMLError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"is not YAML: {error}") from None
-    finally:
-        loader.dispose()
+        raise ConfigError(f"is not YAML: {' '.join(str(error).split())}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Composes no more nodes than a configuration can have: PyYAML is slow on large files."""
+
+    composed = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.composed += 1
+        if self.composed > MAX_VALUES:
+            raise ConfigError(f"found more than {MAX_VALUES} values; accepted: at most that many")
+        return super().compose_node(parent, index)
 
 
 class _Yaml:

@@ -11,6 +11,8 @@ from typing import Any
 MAX_DEPTH = 64
 MAX_VALUES = 200_000
 
+Above = tuple[int, ...]  # identities of the blocks and lists around a value
+
 
 class PlainData(Exception):
     """Says why some data is not plain, or too much of it."""
@@ -80,17 +82,16 @@ class _Freezer:
     def __init__(self) -> None:
         self.values = 0
 
-    def freeze(self, value: object, above: tuple[int, ...]) -> Any:
+    def freeze(self, value: object, above: Above) -> Any:
         value = from_numpy(value)
         self.values += 1
         if self.values > MAX_VALUES:
             raise PlainData(f"found more than {MAX_VALUES} values; accepted: at most that many")
-        if value is None or isinstance(value, bool | str | int):
+        if value is None or isinstance(value, bool):
             return value
-        if isinstance(value, float):
-            if not math.isfinite(value):
-                raise PlainData(f"found {value}; accepted: finite numbers")
-            return value
+        for python in (str, int, float):
+            if isinstance(value, python):
+                return self._scalar(python(value))
         if not isinstance(value, Mapping | list | tuple):
             raise PlainData(
                 f"found {show(value)}; accepted: null, booleans, numbers, strings, lists, blocks; "
@@ -102,7 +103,15 @@ class _Freezer:
             raise PlainData(
                 f"found data nested deeper than {MAX_DEPTH}; accepted: up to that depth"
             )
-        above = (*above, id(value))
+        return self._nested(value, (*above, id(value)))
+
+    @staticmethod
+    def _scalar(value: float | str) -> float | str:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise PlainData(f"found {value}; accepted: finite numbers")
+        return value
+
+    def _nested(self, value: Mapping[Any, Any] | list[Any] | tuple[Any, ...], above: Above) -> Any:
         if not isinstance(value, Mapping):
             return tuple(self.freeze(item, above) for item in value)
         for key in value:
@@ -138,4 +147,4 @@ def show(value: object) -> str:
     """A short repr of ``value`` with its type, for messages."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return f"{_Short().repr(value)} ({type(value).__name__})"
+    return f"{' '.join(_Short().repr(value).split())} ({type(value).__name__})"

@@ -14,32 +14,29 @@ from iqn_blocks.config.block import Block
 from iqn_blocks.config.fusion import Encoder
 from iqn_blocks.config.heads import Decoder, Quantiles
 from iqn_blocks.config.inputs import Cnn, FloatInputs, Vision
-from iqn_blocks.config.kinds import (
-    Bool,
-    BoolOrNull,
-    Choice,
-    Count,
-    Finite,
-    FreeMapping,
-    NotNegative,
-    NotPositive,
-    Positive,
-    Sequence,
-    Size,
-    SizeOrNull,
-    String,
-    Text,
-)
+from iqn_blocks.config.kinds import Choice, Sequence, Text
 from iqn_blocks.config.messages import join
 from iqn_blocks.config.plain import FrozenMapping
 from iqn_blocks.config.rules import cross_faults
+from iqn_blocks.config.types import (
+    Bool,
+    BoolOrNull,
+    Count,
+    Finite,
+    NotNegative,
+    NotPositive,
+    OwnKeys,
+    Positive,
+    Size,
+    SizeOrNull,
+    String,
+)
 from iqn_blocks.errors import ConfigError
 
 FusionMode = Literal["none", "vision_transformer", "post_concat", "unified"]
 Activation = Literal["leaky_relu", "relu"]
 Init = Literal["orthogonal", "pytorch"]
 MunchausenClamp = Literal["scaled", "log_pi"]
-OwnKeys = Annotated[FrozenMapping, FreeMapping()]
 
 CNN_KEYS_OF_BTR = (
     "use_impala_cnn",
