@@ -224,11 +224,14 @@ class Sequence(Kind):
 
 @dataclass(frozen=True)
 class FreeMapping(Kind):
-    """Keys of the user's own: strings, with plain data as values."""
+    """Keys of the user's own: strings, with plain data as values; null is a block without keys."""
 
     @property
     def wants(self) -> str:
         return "a block of the user's own keys with plain data"
+
+    def read(self, value: object) -> object:
+        return self.convert({} if value is None else value)
 
     def convert(self, value: Any) -> object:
         if not isinstance(value, Mapping):

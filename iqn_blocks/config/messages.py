@@ -44,7 +44,7 @@ def _line(block: type[Block], entry: Any) -> str:
         return f"{path}: {_unknown(block, loc, entry['input'])}"
     if kind == "invalid_key":
         where = dotted(loc[:-1]) or "top level"
-        return f"{where}: found the key {loc[-1]}, not a string; put it in quotes"
+        return f"{where}: found the key {show(entry['input'])}; accepted: strings; put it in quotes"
     if kind == "missing":
         accepts = wanted(block_at(block, loc[:-1]), str(loc[-1]))
         return f"{path}: missing; accepted: {accepts}; add this key"
