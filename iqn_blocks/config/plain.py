@@ -10,6 +10,7 @@ from typing import Any
 
 MAX_DEPTH = 64
 MAX_VALUES = 200_000
+MAX_WHOLE = 2**64
 
 Above = tuple[int, ...]  # identities of the blocks and lists around a value
 
@@ -51,7 +52,7 @@ def from_numpy(value: object) -> Any:
     numpy is never imported here: values of it exist only where the caller imported it.
     """
     numpy = sys.modules.get("numpy")
-    if numpy is None:
+    if numpy is None or type(value) in (str, int, float, bool, list, tuple, dict):
         return value
     if isinstance(value, numpy.ndarray):
         return value.tolist() if value.ndim else from_numpy(value[()])
@@ -83,15 +84,14 @@ class _Freezer:
         self.values = 0
 
     def freeze(self, value: object, above: Above) -> Any:
-        value = from_numpy(value)
         self.values += 1
         if self.values > MAX_VALUES:
             raise PlainData(f"found more than {MAX_VALUES} values; accepted: at most that many")
+        value = from_numpy(value)
         if value is None or isinstance(value, bool):
             return value
-        for python in (str, int, float):
-            if isinstance(value, python):
-                return self._scalar(python(value))
+        if isinstance(value, str | int | float):
+            return self._scalar(value)
         if not isinstance(value, Mapping | list | tuple):
             raise PlainData(
                 f"found {show(value)}; accepted: null, booleans, numbers, strings, lists, blocks; "
@@ -106,10 +106,20 @@ class _Freezer:
         return self._nested(value, (*above, id(value)))
 
     @staticmethod
-    def _scalar(value: float | str) -> float | str:
-        if isinstance(value, float) and not math.isfinite(value):
+    def _scalar(value: str | float) -> str | float:
+        """The value in Python's own type, whatever subclass of it was given."""
+        if isinstance(value, str):
+            return str(value)
+        if isinstance(value, int):
+            if abs(value) >= MAX_WHOLE:
+                raise PlainData(
+                    f"found {show(value)}; accepted: whole numbers of up to 64 bits; write it as a "
+                    "string"
+                )
+            return int(value)
+        if not math.isfinite(value):
             raise PlainData(f"found {value}; accepted: finite numbers")
-        return value
+        return float(value)
 
     def _nested(self, value: Mapping[Any, Any] | list[Any] | tuple[Any, ...], above: Above) -> Any:
         if not isinstance(value, Mapping):
