@@ -239,7 +239,6 @@ def _policy(
     scaled_log_pi = gap - temperature * torch.logsumexp(gap / temperature, -1, keepdim=True)
     if allowed is not None:
         pi = pi.masked_fill(~allowed, 0)
-        scaled_log_pi = scaled_log_pi.masked_fill(~allowed, lowest)
     return pi, scaled_log_pi
 
 

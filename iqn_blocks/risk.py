@@ -43,8 +43,7 @@ class _Distortion:
     def __call__(self, tau: Tensor) -> Tensor:
         if not tau.dtype.is_floating_point:
             raise TypeError(f"tau: expected a floating dtype, got {tau.dtype}")
-        beta = self._beta(tau.to(wide_dtype(tau.dtype)))
-        return beta.clamp(0, 1).to(tau.dtype)
+        return self._beta(tau.to(wide_dtype(tau.dtype))).to(tau.dtype)
 
     def _beta(self, tau: Tensor) -> Tensor:
         raise NotImplementedError
@@ -171,5 +170,5 @@ class norm(_Distortion):
 
 
 def _keep_ends(tau: Tensor, beta: Tensor) -> Tensor:
-    """β with β(0) = 0 and β(1) = 1, which an ``η`` too large for the dtype would lose."""
+    """β with β(0) = 0 and β(1) = 1, which is lost where the dtype takes ``η`` for ±∞."""
     return torch.where((tau > 0) & (tau < 1), beta, tau)

@@ -211,3 +211,11 @@ def test_compiles_to_one_graph(distortion: Distortion) -> None:
     expected = distortion(tau)
     torch.manual_seed(0)
     torch.testing.assert_close(compiled(tau), expected)
+
+
+def test_limits_survive_the_compiler() -> None:
+    # Compiled code holds η and the exponent in the tensor's dtype, where 1e300 is infinite.
+    ends = torch.tensor([0.0, 1.0])
+    for distortion in (power(1e300), power(-1e300), wang(1e300)):
+        compiled = torch.compile(lambda t, beta=distortion: beta(t), fullgraph=True)
+        assert compiled(ends).tolist() == [0, 1]
