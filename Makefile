@@ -5,7 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_PEERS := $(VENV)/.ready-peers
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# --no-compile: most of the installed bytecode would never be run.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check \
+    -c constraints.txt
 
 # Tests run one process a core with one thread each: the networks are far too small for more.
 JOBS ?= 2
