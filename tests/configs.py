@@ -30,6 +30,20 @@ def tiny(**change: Any) -> dict[str, Any]:
     return merge(base, change)
 
 
+def tiny_float(**change: Any) -> dict[str, Any]:
+    """The same without an image."""
+    base = tiny()
+    base["nn"]["vis"] = {"no_image": True}
+    return merge(base, change)
+
+
+def tiny_image(**change: Any) -> dict[str, Any]:
+    """The same without floats."""
+    base = tiny(float_input_dim=0)
+    del base["nn"]["float"]
+    return merge(base, change)
+
+
 def tiny_btr(**change: Any) -> dict[str, Any]:
     """The same with IMPALA, max-pool, spectral norm, LayerNorm and noisy heads."""
     btr = {
@@ -47,5 +61,4 @@ def tiny_btr(**change: Any) -> dict[str, Any]:
 def tiny_transformer(**change: Any) -> dict[str, Any]:
     """A float-only network with a transformer in the value slot."""
     slot = {"transformer": {"d_model": 4, "n_heads": 2}}
-    base = {"nn": {"vis": {"no_image": True}, "decoder": {"value": slot}}}
-    return merge(tiny(**base), change)
+    return merge(tiny_float(nn={"decoder": {"value": slot}}), change)
