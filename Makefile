@@ -47,5 +47,5 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 $(READY_PEERS): $(READY)
-	$(PIP_INSTALL) -e '.[tianshou,torchrl]'
+	$(PIP_INSTALL) -e '.[peers]'
 	touch $@
