@@ -1,0 +1,1 @@
+"""Bridges to other projects: the only modules that know of them."""

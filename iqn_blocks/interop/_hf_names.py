@@ -1,0 +1,85 @@
+"""Names inside Hugging Face backbones, which differ between versions of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from iqn_blocks.interop._naming import Row
+
+_POOLER = "pooler."
+
+
+def current_names(
+    net: nn.Module, rows: Sequence[Row], tensors: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """``tensors`` with backbones under the names of the installed transformers, poolers dropped."""
+    for prefix, backbone in _backbones(net, rows):
+        expected = {row.theirs for row in rows if row.theirs.startswith(prefix)}
+        inside = {name: value for name, value in tensors.items() if name.startswith(prefix)}
+        found = {
+            name: value
+            for name, value in inside.items()
+            if name in expected or not name.startswith(prefix + _POOLER)
+        }
+        if set(found) != expected:
+            found = _translated(backbone, prefix, found)
+        outside = {name: value for name, value in tensors.items() if name not in inside}
+        tensors = {**outside, **found}
+    return tensors
+
+
+def _backbones(net: nn.Module, rows: Sequence[Row]) -> Iterator[tuple[str, nn.Module]]:
+    """Prefix there and module here of each Hugging Face model."""
+    for path, module in net.named_modules():
+        if not path.endswith(".backbone"):
+            continue
+        inside = [row for row in rows if row.ours.startswith(f"{path}.")]
+        if inside:
+            rest = inside[0].ours.removeprefix(f"{path}.")
+            yield inside[0].theirs.removesuffix(rest), module
+
+
+def _translated(backbone: Any, prefix: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """``found`` as transformers reads it into such a model, with what it does not fit left in."""
+    if not found or not all(isinstance(value, Tensor) for value in found.values()):
+        return dict(found)
+    plain = {name.removeprefix(prefix): value.detach().clone() for name, value in found.items()}
+    dtypes = [value.dtype for value in plain.values() if value.is_floating_point()]
+    with _quiet_transformers():
+        model, report = type(backbone).from_pretrained(
+            None,
+            config=backbone.config,
+            state_dict=plain,
+            dtype=dtypes[0] if dtypes else torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    misshaped = {name: torch.empty(shape) for name, shape, _ in report["mismatched_keys"]}
+    absent = {*report["missing_keys"], *misshaped}
+    read = {name: value for name, value in model.state_dict().items() if name not in absent}
+    extra = {name: plain[name] for name in report["unexpected_keys"] if name in plain}
+    kept = {**read, **misshaped, **extra}
+    return {
+        f"{prefix}{name}": value for name, value in kept.items() if not name.startswith(_POOLER)
+    }
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Its progress bar and its report of names that do not fit, which are reported here instead."""
+    from transformers.utils import logging
+
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,0 +1,163 @@
+"""What another system calls our tensors: one table, read in both directions.
+
+A :class:`Naming` says what the other system calls our parts. From it and a network follows a table
+with one row for each tensor of the network. Layers that store their tensors differently are
+recognised by their type:
+
+* :class:`~iqn_blocks.blocks.NoisyLinear` keeps two noise vectors; the others keep ``bias_epsilon =
+  ε_out`` and ``weight_epsilon = ε_out ε_inᵀ``.
+* :class:`~iqn_blocks.blocks.SpectralNormConv2d` keeps ``weight``, ``u`` and ``v``; the others have
+  the names of one of PyTorch's two implementations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from iqn_blocks.blocks import NoisyLinear, SpectralNormConv2d
+from iqn_blocks.errors import CheckpointError
+from iqn_blocks.network import IQN
+
+# Names that spectral normalisation gives weight, u and v: the old hook's and the parametrization's.
+SPECTRAL_HOOK = ("weight_orig", "weight_u", "weight_v")
+SPECTRAL_PARAMETRIZATION = (
+    "parametrizations.weight.original",
+    "parametrizations.weight.0._u",
+    "parametrizations.weight.0._v",
+)
+_COMPILED = "_orig_mod"  # the part of a name that torch.compile adds
+
+
+@dataclass(frozen=True)
+class Naming:
+    """What another system calls the parts of our networks.
+
+    ``parts`` maps the path of a module or tensor of the network to its path there, ``spectral``
+    names the tensors of a spectrally normalised convolution, ``rows`` lists parameters of ours that
+    have a further first dimension there, of size 1.
+    """
+
+    system: str
+    parts: Callable[[IQN], Mapping[str, str]]
+    spectral: tuple[str, str, str]
+    rows: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tensor: its name here and there, its shape there, and how its value is carried over."""
+
+    ours: str
+    theirs: str
+    shape: tuple[int, ...]
+    target: Tensor
+    layer: nn.Module
+
+    @property
+    def is_noise_matrix(self) -> bool:
+        """Whether it is ``ε_in`` here and the matrix ``ε_out ε_inᵀ`` there."""
+        return isinstance(self.layer, NoisyLinear) and self.ours.endswith(".epsilon_in")
+
+    @property
+    def noise_vector(self) -> str:
+        """The name there of ``ε_out`` beside a noise matrix."""
+        return self.theirs.removesuffix("weight_epsilon") + "bias_epsilon"
+
+
+def plain_network(net: nn.Module) -> IQN:
+    """The network itself, also where ``torch.compile`` wrapped it."""
+    plain = getattr(net, _COMPILED, net)
+    if not isinstance(plain, IQN):
+        raise TypeError(
+            f"net: expected a network made by iqn_blocks.build, got {type(plain).__name__}"
+        )
+    return plain
+
+
+def plain_name(name: str) -> str:
+    """``name`` without what ``torch.compile`` added to it."""
+    return ".".join(part for part in name.split(".") if part != _COMPILED)
+
+
+def normalized(state_dict: Mapping[str, Any], naming: Naming) -> dict[str, Any]:
+    """``state_dict`` without the marks of ``torch.compile``, spectral norm named as in ``naming``.
+
+    Raises:
+        CheckpointError: not a mapping, or two names that mean the same tensor.
+    """
+    if not isinstance(state_dict, Mapping):
+        raise CheckpointError(
+            f"state_dict: expected names with their tensors, found {type(state_dict).__name__}"
+        )
+    tensors: dict[str, Any] = {}
+    twice = []
+    for given, value in state_dict.items():
+        name = plain_name(str(given))
+        for alias, own in zip(
+            SPECTRAL_HOOK + SPECTRAL_PARAMETRIZATION, 2 * naming.spectral, strict=True
+        ):
+            if name.endswith(f".{alias}"):
+                name = name.removesuffix(alias) + own
+                break
+        if name in tensors:
+            twice.append(name)
+        tensors[name] = value
+    if twice:
+        raise CheckpointError(f"state_dict: found more than once: {', '.join(twice)}")
+    return tensors
+
+
+def table(net: IQN, naming: Naming) -> list[Row]:
+    """One row for each tensor of the network.
+
+    Raises:
+        CheckpointError: the network has parts that the other system has no name for.
+    """
+    parts = naming.parts(net)
+    layers = {plain_name(path): module for path, module in net.named_modules()}
+    rows, foreign = [], []
+    for name, target in net.state_dict().items():
+        ours = plain_name(name)
+        owner, _, leaf = ours.rpartition(".")
+        layer = layers[owner]
+        theirs = _their_path(ours, parts)
+        if theirs is None:
+            foreign.append(ours)
+            continue
+        renamed = _their_leaf(layer, leaf, naming)
+        theirs = theirs.removesuffix(leaf) + renamed if renamed else theirs
+        rows.append(Row(ours, theirs, _their_shape(layer, ours, target, naming), target, layer))
+    if foreign:
+        raise CheckpointError(
+            f"this network has parts that {naming.system} has no names for: {', '.join(foreign)}"
+        )
+    return rows
+
+
+def _their_path(ours: str, parts: Mapping[str, str]) -> str | None:
+    """``ours`` with its longest prefix in ``parts`` replaced."""
+    prefix, rest = ours, ""
+    while prefix not in parts:
+        prefix, dot, last = prefix.rpartition(".")
+        if not dot:
+            return None
+        rest = f".{last}{rest}"
+    return parts[prefix] + rest
+
+
+def _their_leaf(layer: nn.Module, leaf: str, naming: Naming) -> str | None:
+    if isinstance(layer, NoisyLinear):
+        return {"epsilon_in": "weight_epsilon", "epsilon_out": "bias_epsilon"}.get(leaf)
+    if isinstance(layer, SpectralNormConv2d):
+        return dict(zip(("weight", "u", "v"), naming.spectral, strict=True)).get(leaf)
+    return None
+
+
+def _their_shape(layer: nn.Module, ours: str, target: Tensor, naming: Naming) -> tuple[int, ...]:
+    if isinstance(layer, NoisyLinear) and ours.endswith(".epsilon_in"):
+        return tuple(layer.weight_mu.shape)
+    return (1, *target.shape) if ours in naming.rows else tuple(target.shape)

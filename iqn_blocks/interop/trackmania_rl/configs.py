@@ -1,0 +1,249 @@
+"""trackmania_rl's YAML files, newer and older, as configurations of ours.
+
+The blocks ``nn`` and ``btr`` say what the network is, ``inputs`` and ``environment`` give the sizes
+of its input and output; all other blocks are the trainer's and are skipped by name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from iqn_blocks.config import Config
+from iqn_blocks.config.loading import read_file
+from iqn_blocks.config.messages import join
+from iqn_blocks.config.plain import PlainData, freeze, show, thaw
+from iqn_blocks.errors import ConfigError
+
+Block = dict[Any, Any]
+
+TRAINER_BLOCKS = (
+    "training",
+    "memory",
+    "exploration",
+    "rewards",
+    "map_cycle",
+    "performance",
+    "state_normalization",
+    "user",
+    "ppo",
+    "dpo",
+    "grpo",
+)
+_READ_BLOCKS = ("nn", "neural_network", "btr", "inputs", "environment")
+
+# Keys of the older flat block, and where the newer block has them.
+_FLAT: Mapping[str, str] = {
+    "w_downsized": "vis.image_size.width",
+    "h_downsized": "vis.image_size.height",
+    "use_iqn_image_head": "vis.no_image",  # its opposite
+    "float_hidden_dim": "float.mlp.hidden_dim",
+    "dense_hidden_dimension": "decoder.dense_hidden_dimension",
+    "iqn_embedding_dimension": "iqn.embedding_dimension",
+    "iqn_n": "iqn.n",
+    "iqn_k": "iqn.k",
+    "iqn_kappa": "iqn.kappa",
+}
+# Keys of the trainer beside them; the newer block has them under `training`.
+_FLAT_TRAINING = (
+    "use_ddqn",
+    "clip_grad_value",
+    "clip_grad_norm",
+    "number_memories_trained_on_between_target_network_updates",
+    "soft_update_tau",
+    "target_self_loss_clamp_ratio",
+    "single_reset_flag",
+    "reset_every_n_frames_generated",
+    "additional_transition_after_reset",
+    "last_layer_reset_factor",
+    "overall_reset_mul_factor",
+    "use_jit",
+)
+_OFFSETS = "rl_action_offsets_ms"
+_FLOAT_SIZES = {  # key of `environment`: float inputs that one of it stands for
+    "n_zone_centers_in_inputs": 3,
+    "n_prev_actions_in_inputs": 4,
+    "n_contact_material_physics_behavior_types": 4,
+}
+_OTHER_FLOATS = 27 + 1
+
+
+def load_config(path_or_mapping: str | os.PathLike[str] | Mapping[str, Any]) -> Config:
+    """The network that a trackmania_rl YAML file describes, given as a path or as what it holds.
+
+    Newer files have a block ``nn``, older ones a flat block ``neural_network``; ``fusion_mode`` and
+    ``init_from_pretrained`` may stand under ``nn.encoder``, a transformer slot may be called
+    ``transformer_encoder``, and ``shared_input: pre_tau`` with ``mlp`` slots is read as
+    ``post_tau``, which is what that system computes. ``n_actions``, ``n_actions_per_block`` and
+    ``float_input_dim`` follow from ``inputs`` and ``environment``. Munchausen targets get
+    ``munchausen_clamp: log_pi``, the form that system computes. Blocks of the trainer are skipped.
+
+    Raises:
+        ConfigError: an unknown block or key, or a value that no network can be built from.
+    """
+    if isinstance(path_or_mapping, Mapping):
+        return _read(path_or_mapping)
+    try:
+        return _read(read_file(path_or_mapping))
+    except ConfigError as error:
+        raise type(error)(f"{os.fspath(path_or_mapping)}: {error}") from None
+
+
+def _read(given: Mapping[str, Any]) -> Config:
+    faults = [*_unknown_blocks(given), *_faulty_sizes(given)]
+    nn, btr, flat = (_block(given, key, faults) for key in ("nn", "btr", "neural_network"))
+    if "nn" in given and "neural_network" in given:
+        faults.append("nn: given beside neural_network, its older form; keep one of them")
+    faults += [*_unknown_flat(flat), *_rename_older(nn)]
+    if faults:
+        raise ConfigError(join(faults))
+    if btr.get("use_munchausen") is True:
+        btr.setdefault("munchausen_clamp", "log_pi")
+    try:
+        return Config.model_validate({**_sizes(given), "nn": nn or _nested(flat), "btr": btr})
+    except ConfigError as error:
+        if not flat:
+            raise
+        raise type(error)(_in_flat_names(str(error))) from None
+
+
+def _block(given: Mapping[str, Any], key: str, faults: list[str]) -> Block:
+    """A block as plain data of our own, so that it can be changed."""
+    found = given.get(key)
+    try:
+        block = {} if found is None else thaw(freeze(found))
+    except PlainData as error:
+        faults.append(f"{key}: {error}")
+        return {}
+    if not isinstance(block, dict):
+        faults.append(f"{key}: found {show(found)}; accepted: a block of keys")
+        return {}
+    return block
+
+
+def _unknown_blocks(given: Mapping[str, Any]) -> Iterator[str]:
+    known = (*_READ_BLOCKS, *TRAINER_BLOCKS)
+    for key in given:
+        if key not in known:
+            yield f"{key}: unknown block; {_nearest(str(key), known)}"
+
+
+def _nearest(key: str, known: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(key, known, 1)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+
+
+def _unknown_flat(flat: Block) -> Iterator[str]:
+    known = (*_FLAT, *_FLAT_TRAINING)
+    for key in flat:
+        if key not in known:
+            yield f"neural_network.{key}: unknown key; {_nearest(str(key), known)}"
+
+
+def _faulty_sizes(given: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the keys of `inputs` and `environment` that size the network."""
+    for block, keys in (("inputs", ("actions",)), ("environment", (*_FLOAT_SIZES, _OFFSETS))):
+        found = given.get(block)
+        if not isinstance(found, Mapping):
+            state = "missing" if found is None else f"found {show(found)}"
+            yield f"{block}: {state}; accepted: a block with the keys {', '.join(keys)}"
+            continue
+        if block == "environment":
+            yield from _misspelled_offsets(found)
+        for key in keys:
+            if key not in found and key != _OFFSETS:
+                yield f"{block}.{key}: missing; add this key, the network's sizes follow from it"
+            elif key in found and not _is_size(key, found[key]):
+                wanted = (
+                    "a whole number >= 0" if key in _FLOAT_SIZES else "a list with an item or more"
+                )
+                yield f"{block}.{key}: found {show(found[key])}; accepted: {wanted}"
+
+
+def _is_size(key: str, value: object) -> bool:
+    if key in _FLOAT_SIZES:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, list | tuple) and len(value) > 0
+
+
+def _misspelled_offsets(block: Mapping[str, Any]) -> Iterator[str]:
+    """The one key that may be left out must not be lost to a slip; other keys are the trainer's."""
+    near = difflib.get_close_matches(_OFFSETS, map(str, block), 1, cutoff=0.8)
+    if near and near[0] != _OFFSETS:
+        yield f"environment.{near[0]}: unknown key; did you mean {_OFFSETS}?"
+
+
+def _sizes(given: Mapping[str, Any]) -> Block:
+    environment = given["environment"]
+    floats = sum(each * environment[key] for key, each in _FLOAT_SIZES.items())
+    return {
+        "n_actions": len(given["inputs"]["actions"]),
+        "n_actions_per_block": len(environment.get(_OFFSETS, [0])),
+        "float_input_dim": floats + _OTHER_FLOATS,
+    }
+
+
+def _rename_older(nn: Block) -> list[str]:
+    """Bring keys of older `nn` blocks to their present place; returns what cannot be."""
+    faults: list[str] = []
+    encoder, decoder = nn.get("encoder"), nn.get("decoder")
+    if isinstance(encoder, dict):
+        for key in ("fusion_mode", "init_from_pretrained"):
+            _move(encoder, key, nn, key, f"nn.encoder.{key}", f"nn.{key}", faults)
+    if isinstance(decoder, dict):
+        slots = [decoder.get("advantage"), decoder.get("value")]
+        for name, slot in zip(("advantage", "value"), slots, strict=True):
+            path = f"nn.decoder.{name}."
+            old, new = "transformer_encoder", "transformer"
+            if isinstance(slot, dict):
+                _move(slot, old, slot, new, path + old, path + new, faults)
+        has_transformer = any(
+            isinstance(s, dict) and s.get("transformer") is not None for s in slots
+        )
+        if decoder.get("shared_input") == "pre_tau" and not has_transformer:
+            decoder["shared_input"] = "post_tau"
+    return faults
+
+
+def _move(
+    source: Block,
+    old: str,
+    target: Block,
+    new: str,
+    old_path: str,
+    new_path: str,
+    faults: list[str],
+) -> None:
+    if old not in source:
+        return
+    value = source.pop(old)
+    if target.setdefault(new, value) != value:
+        faults.append(f"{old_path}: given beside {new_path}, its present place; keep one of them")
+
+
+def _nested(flat: Block) -> Block:
+    """The flat block in its newer form."""
+    nn: Block = {"training": {key: flat[key] for key in flat if key in _FLAT_TRAINING}}
+    for key, path in _FLAT.items():
+        if key not in flat:
+            continue
+        value = flat[key]
+        if key == "use_iqn_image_head" and isinstance(value, bool):
+            value = not value
+        *blocks, last = path.split(".")
+        inner = nn
+        for name in blocks:
+            inner = inner.setdefault(name, {})
+        inner[last] = value
+    return nn
+
+
+def _in_flat_names(message: str) -> str:
+    """A message about `nn` with the keys that the older file has."""
+    flat = {f"nn.{path}": f"neural_network.{key}" for key, path in _FLAT.items()}
+    pattern = "|".join(re.escape(path) for path in flat)
+    replace: Callable[[re.Match[str]], str] = lambda found: flat[found[0]]  # noqa: E731
+    return re.sub(rf"(?:{pattern})(?![\w.])", replace, message)

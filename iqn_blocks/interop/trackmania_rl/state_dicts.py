@@ -1,0 +1,71 @@
+"""trackmania_rl state dicts: into a network of ours, and out of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from iqn_blocks.interop._hf_names import current_names
+from iqn_blocks.interop._naming import normalized, plain_network, table
+from iqn_blocks.interop._transfer import export, read, write
+from iqn_blocks.interop.trackmania_rl.names import NAMING, QUANTILE_PATH
+
+
+def load_state_dict(net: nn.Module, state_dict: Mapping[str, Any]) -> None:
+    """Load a trackmania_rl state dict into a network built from the matching configuration.
+
+    Names may carry the ``_orig_mod.`` of ``torch.compile``. Spectral normalisation may have the
+    names of the old hook (``weight_orig``, ``weight_u``, ``weight_v``) or of the parametrization.
+    Noise is recovered as two vectors from its matrix; noise that is zero is off. Float statistics
+    come from ``float_inputs_mean`` and ``float_inputs_std`` and replace the configuration's.
+    Floating tensors are cast to the network's dtype. A pooler of a Hugging Face backbone is
+    dropped, and names that its model had in other versions of transformers are translated.
+
+    Raises:
+        CheckpointError: names that are missing, left over or misshaped, values that are no tensor
+            or of another kind, noise that is no outer product, in one message with all of them; the
+            network is unchanged then.
+        TypeError: ``net`` is no network of this library.
+    """
+    network = plain_network(net)
+    rows = table(network, NAMING)
+    tensors = normalized(state_dict, NAMING)
+    values = read(rows, current_names(network, rows, tensors), NAMING.system)
+    write(rows, values)
+
+
+def load_encoder(net: nn.Module, state_dict: Mapping[str, Any]) -> None:
+    """Load the state encoder out of a trackmania_rl state dict; the quantile path stays as it is.
+
+    ``state_dict`` is that of a whole network, or of an encoder alone.
+
+    Raises:
+        CheckpointError: as in :func:`load_state_dict`.
+        TypeError: ``net`` is no network of this library.
+    """
+    network = plain_network(net)
+    rows = [r for r in table(network, NAMING) if r.ours.startswith("encoder.")]
+    tensors = {
+        name: value
+        for name, value in normalized(state_dict, NAMING).items()
+        if not name.startswith(QUANTILE_PATH)
+    }
+    values = read(rows, current_names(network, rows, tensors), NAMING.system)
+    write(rows, values)
+
+
+def to_state_dict(net: nn.Module) -> dict[str, Tensor]:
+    """The network's tensors, copied, under the names and in the shapes of trackmania_rl.
+
+    :func:`load_state_dict` is its exact inverse. Noise is written as the matrix ``ε_out ε_inᵀ``,
+    spectral normalisation under the names of PyTorch's old hook. Hugging Face backbones have the
+    names of the installed transformers, and no pooler.
+
+    Raises:
+        CheckpointError: the network has parts that trackmania_rl has no names for, such as a state
+            encoder of your own.
+        TypeError: ``net`` is no network of this library.
+    """
+    return export(net, NAMING)

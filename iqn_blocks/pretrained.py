@@ -1,0 +1,77 @@
+"""``nn.init_from_pretrained``: a new network whose state encoder starts from a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from iqn_blocks.checkpoint.format import CONFIG_FILE, FORMAT
+from iqn_blocks.checkpoint.loading import read_folder
+from iqn_blocks.errors import CheckpointError
+from iqn_blocks.interop import trackmania_rl
+from iqn_blocks.interop._naming import Row
+from iqn_blocks.interop._transfer import read, write
+from iqn_blocks.network import IQN
+
+KEY = "nn.init_from_pretrained"
+_ENCODER = "encoder."
+
+
+def load_encoder(net: IQN, path: str) -> None:
+    """Load the state encoder, float statistics included, from a checkpoint on this machine.
+
+    ``path`` is a folder that ``save_pretrained`` wrote; a ``weights1.torch`` file of trackmania_rl
+    or a folder with one; or a folder of its fusion policies. The quantile path is left as it is.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, it cannot be read, or its encoder does not
+            fit; names the key and the path, and the network is unchanged.
+    """
+    try:
+        _load(net, Path(path))
+    except CheckpointError as error:
+        text = str(error)
+        where = KEY if path in text else f"{KEY}: {path}"
+        raise CheckpointError(f"{where}: {text}") from None
+
+
+def _load(net: IQN, path: Path) -> None:
+    if not path.exists():
+        raise CheckpointError("there is no such file or folder; set a path that exists, or ''")
+    if path.is_file() or (path / trackmania_rl.WEIGHTS_FILE).is_file():
+        trackmania_rl.load_encoder(net, trackmania_rl.read_weights(path))
+    elif _is_ours(path):
+        _load_ours(net, read_folder(path).tensors)
+    elif (path / trackmania_rl.FUSION_WEIGHTS_FILE).is_file():
+        trackmania_rl.load_encoder(net, trackmania_rl.read_fusion_folder(path))
+    else:
+        raise CheckpointError(
+            f"found neither {CONFIG_FILE} with {trackmania_rl.FUSION_WEIGHTS_FILE} nor "
+            f"{trackmania_rl.WEIGHTS_FILE} in it; set a folder that save_pretrained wrote, or one "
+            f"of trackmania_rl"
+        )
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether ``config.json`` says so, or is too damaged to say anything."""
+    config = folder / CONFIG_FILE
+    if not config.exists():
+        return False
+    try:
+        data = json.loads(config.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return True
+    return not isinstance(data, dict) or data.get("format") == FORMAT
+
+
+def _load_ours(net: IQN, tensors: Mapping[str, Any]) -> None:
+    layers = dict(net.named_modules())
+    rows = [
+        Row(name, name, tuple(target.shape), target, layers[name.rpartition(".")[0]])
+        for name, target in net.state_dict().items()
+        if name.startswith(_ENCODER)
+    ]
+    encoder = {name: value for name, value in tensors.items() if name.startswith(_ENCODER)}
+    write(rows, read(rows, encoder, "checkpoint's encoder"))

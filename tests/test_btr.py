@@ -1,0 +1,116 @@
+"""The network of Beyond The Rainbow: the preset, and the state dicts of its code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import iqn_blocks
+from iqn_blocks.errors import CheckpointError, ConfigError
+from iqn_blocks.interop import btr
+from iqn_blocks.presets import btr as btr_preset
+from tests import compare
+from tests.configs import merge, tiny
+from tests.literal_trackmania import Btr
+
+ACTIONS, BATCH, QUANTILES = 5, 2, 3
+
+
+def pair() -> tuple[Any, Btr]:
+    """The preset at a third of its width, and the literal network, in float64."""
+    torch.manual_seed(0)
+    cnn = {"impala_model_size": 1, "adaptive_maxpool_size": 2}
+    slot = {"mlp": {"hidden_dim": 16}}
+    small = {"nn": {"vis": {"cnn": cnn}, "decoder": {"advantage": slot, "value": slot}}}
+    net = iqn_blocks.build(merge(btr_preset(ACTIONS, in_channels=3).to_dict(), small)).double()
+    torch.set_default_dtype(torch.float64)
+    try:
+        return net, Btr(ACTIONS, 3, 1, 16, 2)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def values(net: Any, frames: Tensor, tau: Tensor) -> Tensor:
+    """``(B, K, A)`` for τ as ``(B, K)``."""
+    q, _ = net(frames, num_quantiles=QUANTILES, tau=tau.T.reshape(-1, 1))
+    return q.view(QUANTILES, BATCH, ACTIONS).transpose(0, 1)
+
+
+def test_values_are_those_of_the_code() -> None:
+    net, literal = pair()
+    btr.load_state_dict(net, {f"_orig_mod.{k}": v for k, v in literal.state_dict().items()})
+    frames = torch.randint(0, 256, (BATCH, 3, 84, 84), dtype=torch.uint8)
+    tau = torch.rand(BATCH, QUANTILES, dtype=torch.float64)
+    # Not in training mode, where the parametrization iterates u before v.
+    with torch.no_grad():
+        expected = literal.eval()(frames, tau)
+        compare.assert_agrees(values(net.eval(), frames, tau), expected, 1e-10, "q")
+        net.disable_noise()
+        assert not torch.equal(values(net, frames, tau), expected)
+
+
+def test_names_are_those_of_the_code() -> None:
+    _, literal = pair()
+    names = set(literal.state_dict())
+    for name in (
+        "conv.2.conv.weight",
+        "conv.0.residual_1.conv_0.parametrizations.weight.original",
+        "conv.0.residual_1.conv_0.parametrizations.weight.0._u",
+        "conv.0.residual_1.conv_0.parametrizations.weight.0._v",
+        "cos_embedding.bias",
+        "dueling.value_branch.2.weight_epsilon",
+        "dueling.advantage_branch.0.bias_sigma",
+    ):
+        assert name in names
+
+
+def test_faults_come_together_and_change_nothing() -> None:
+    net, literal = pair()
+    state = literal.state_dict()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    del state["cos_embedding.bias"]
+    state["dueling.value_branch.0.weight_mu"] = torch.zeros(2, 2)
+    state["dueling.advantage_branch.2.weight_epsilon"][0, 0] += 1
+    state["fc.weight"] = torch.zeros(1)
+    with pytest.raises(CheckpointError, match="BTR tensors do not fit") as error:
+        btr.load_state_dict(net, state)
+    for message in (
+        "missing: cos_embedding.bias",
+        "not in the network: fc.weight",
+        "dueling.value_branch.0.weight_mu: expected shape (16, 128), found (2, 2)",
+    ):
+        assert message in str(error.value)
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_a_network_with_other_parts() -> None:
+    with pytest.raises(CheckpointError, match=r"BTR has no names for: .*encoder\.float_mlp"):
+        btr.load_state_dict(iqn_blocks.build(tiny()), {})
+
+
+def test_the_preset_is_the_paper() -> None:
+    torch.manual_seed(0)
+    net = iqn_blocks.build(btr_preset(6), strict=True).eval()
+    assert iqn_blocks.route(net.config) == "classic"
+    literal = Btr(6, 4, 2, 512, 6)
+    btr.load_state_dict(net, literal.state_dict())
+    img, floats = net.example_inputs(2)
+    assert img is not None
+    assert img.shape == (2, 4, 84, 84)
+    assert floats is None
+    assert net.encoder.state_dim == 64 * 6 * 6
+    q, tau = net(torch.full((2, 4, 84, 84), 255, dtype=torch.uint8))
+    assert q.shape == (2 * 8, 6)
+    white, _ = net(torch.ones(2, 4, 84, 84), num_quantiles=8, tau=tau)
+    assert torch.equal(q, white)
+
+
+def test_the_preset_refuses_what_no_network_has() -> None:
+    with pytest.raises(ConfigError, match="n_actions: found 0"):
+        btr_preset(0)
+    with pytest.raises(ConfigError, match=r"nn\.vis\.in_channels: found -1"):
+        btr_preset(3, in_channels=-1)

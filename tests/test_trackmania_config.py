@@ -1,0 +1,306 @@
+"""trackmania_rl's YAML files: what they say of a network, and nothing else of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import iqn_blocks
+from iqn_blocks.config import parse
+from iqn_blocks.errors import ConfigError
+from iqn_blocks.interop.trackmania_rl import load_config
+from tests.configs import merge
+
+ENVIRONMENT = """
+environment:
+  tm_engine_step_per_action: 5
+  n_zone_centers_in_inputs: 40
+  one_every_n_zone_centers_in_inputs: 20
+  n_zone_centers_extrapolate_after_end_of_map: 1000
+  n_zone_centers_extrapolate_before_start_of_map: 20
+  n_contact_material_physics_behavior_types: 4
+  n_prev_actions_in_inputs: 25
+  deck_height: -.inf
+  rl_action_offsets_ms: [0, 10, 20]
+"""
+TRAINER = """
+training: {run_name: a, algorithm: iqn, batch_size: 512, lr_schedule: [[0, 1e-3]]}
+memory: {memory_size_schedule: [[0, [50_000, 20_000]]], prio_alpha: 0}
+exploration: {epsilon_schedule: [[0, 1], [50_000, 0.1]], multi_action_exploration: per_block}
+rewards: {constant_reward_per_ms: -0.0012}
+map_cycle: {entries: [{short_name: A01, map_path: "A01.Gbx", repeat: 64}]}
+performance: {gpu_collectors_count: 4, running_speed: 512}
+state_normalization: {waypoint_mean_40cp: [0.0, -2.1], waypoint_std_40cp: [7.7, 7.7]}
+user: {username: me}
+ppo: {gamma: 0.99}
+dpo: {dpo_beta: 0.1}
+grpo: {grpo_group_size: 4}
+inputs:
+  actions:
+    - {left: false, right: false, accelerate: true, brake: false}
+    - {left: true, right: false, accelerate: true, brake: false}
+    - {left: false, right: true, accelerate: true, brake: false}
+    - {left: false, right: false, accelerate: false, brake: true}
+  action_forward_idx: 0
+  action_backward_idx: 3
+"""
+NEWER = """
+nn:
+  vis:
+    image_size: {w: 64, h: 48}
+    cnn: {use_impala_cnn: true, impala_model_size: 1}
+  float: {mlp: {hidden_dim: 32}}
+  encoder:
+    fusion_mode: post_concat
+    init_from_pretrained: ""
+    post_concat_layout: token_sequence
+    float_token_layout: per_feature
+    transformer: {use_hf_backbone: false, model_name_or_path: "", d_model: 32, n_heads: 2}
+  iqn: {embedding_dimension: 64, n: 8, k: 16, kappa: 0.01}
+  decoder:
+    shared_input: post_tau
+    dense_hidden_dimension: 128
+    advantage: {mlp: {layers: 2, hidden: 40}}
+    value: {transformer_encoder: {d_model: 32, use_hf_backbone: false}}
+  training: {use_ddqn: true, clip_grad_norm: 30}
+btr:
+  use_munchausen: true
+  munchausen_alpha: 0.8
+  use_adaptive_maxpool: true
+  use_spectral_norm: true
+  use_noisy_linear: true
+"""
+OLDER = """
+neural_network:
+  w_downsized: 160
+  h_downsized: 120
+  float_hidden_dim: 128
+  dense_hidden_dimension: 512
+  iqn_embedding_dimension: 64
+  iqn_n: 4
+  iqn_k: 16
+  iqn_kappa: 0.02
+  use_iqn_image_head: true
+  use_ddqn: false
+  clip_grad_value: 1000
+  clip_grad_norm: 30
+  number_memories_trained_on_between_target_network_updates: 2048
+  soft_update_tau: 0.02
+  target_self_loss_clamp_ratio: 4
+  single_reset_flag: 0
+  reset_every_n_frames_generated: 40000000000000
+  additional_transition_after_reset: 1600000
+  last_layer_reset_factor: 0.8
+  overall_reset_mul_factor: 0.01
+  use_jit: true
+"""
+SIZES = {"n_actions": 4, "n_actions_per_block": 3, "float_input_dim": 27 + 120 + 100 + 16 + 1}
+
+
+def read(*texts: str, **change: Any) -> Any:
+    """The mapping in a file, changed."""
+    return merge(yaml.safe_load("".join(texts)), change)
+
+
+def older(**keys: Any) -> Any:
+    return read(ENVIRONMENT, TRAINER, neural_network=keys)
+
+
+def newer(**blocks: Any) -> Any:
+    return read(ENVIRONMENT, TRAINER, nn=blocks)
+
+
+def test_a_newer_file(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(ENVIRONMENT + NEWER + TRAINER)
+    expected = {
+        **SIZES,
+        "nn": {
+            "fusion_mode": "post_concat",
+            "vis": {
+                "image_size": {"width": 64, "height": 48},
+                "cnn": {
+                    "use_impala_cnn": True,
+                    "impala_model_size": 1,
+                    "use_adaptive_maxpool": True,
+                    "use_spectral_norm": True,
+                },
+            },
+            "float": {"mlp": {"hidden_dim": 32}},
+            "encoder": {
+                "post_concat_layout": "token_sequence",
+                "float_token_layout": "per_feature",
+                "transformer": {"d_model": 32, "n_heads": 2},
+            },
+            "iqn": {"embedding_dimension": 64, "n": 8, "k": 16, "kappa": 0.01},
+            "decoder": {
+                "dense_hidden_dimension": 128,
+                "advantage": {"mlp": {"n_hidden_layers": 2, "hidden_dim": 40}},
+                "value": {"transformer": {"d_model": 32}},
+            },
+            "training": {"use_ddqn": True, "clip_grad_norm": 30},
+        },
+        "btr": {
+            "use_noisy_linear": True,
+            "use_munchausen": True,
+            "munchausen_alpha": 0.8,
+            "munchausen_clamp": "log_pi",
+        },
+    }
+    assert load_config(path) == load_config(str(path)) == parse(expected)
+    assert load_config(read(ENVIRONMENT, NEWER, TRAINER)) == parse(expected)
+
+
+def test_an_older_file(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(ENVIRONMENT + OLDER + TRAINER)
+    config = load_config(path)
+    trainer = dict(list(read(OLDER)["neural_network"].items())[9:])
+    assert config == parse(
+        {
+            **SIZES,
+            "nn": {
+                "vis": {"image_size": {"width": 160, "height": 120}},
+                "float": {"mlp": {"hidden_dim": 128}},
+                "iqn": {"embedding_dimension": 64, "n": 4, "k": 16, "kappa": 0.02},
+                "decoder": {"dense_hidden_dimension": 512},
+                "training": trainer,
+            },
+        }
+    )
+    assert len(trainer) == 12
+
+
+def test_the_given_mapping_is_left_alone() -> None:
+    given = read(ENVIRONMENT, NEWER, TRAINER)
+    load_config(given)
+    assert given == read(ENVIRONMENT, NEWER, TRAINER)
+
+
+def test_conv_keys_of_btr_beside_an_older_block() -> None:
+    config = load_config(older(w_downsized=64) | {"btr": {"use_impala_cnn": True}})
+    assert config.nn.vis.cnn is not None
+    assert config.nn.vis.cnn.use_impala_cnn
+
+
+def test_without_an_image() -> None:
+    config = load_config(older(use_iqn_image_head=False))
+    assert config.nn.vis.no_image
+    assert iqn_blocks.route(config) == "classic"
+
+
+def test_one_action_a_block_by_default() -> None:
+    given = older()
+    del given["environment"]["rl_action_offsets_ms"]
+    assert load_config(given).n_actions_per_block == 1
+
+
+def test_pre_tau_with_mlp_slots_is_post_tau() -> None:
+    config = load_config(newer(decoder={"shared_input": "pre_tau", "value": {"mlp": {}}}))
+    assert config.nn.decoder.shared_input == "post_tau"
+
+
+@pytest.mark.parametrize("name", ["transformer", "transformer_encoder"])
+def test_pre_tau_with_a_transformer_slot_is_an_error(name: str) -> None:
+    given = newer(decoder={"shared_input": "pre_tau", "advantage": {name: {"d_model": 32}}})
+    with pytest.raises(ConfigError, match=r"nn\.decoder\.shared_input: .*pre_tau"):
+        load_config(given)
+
+
+def test_the_clamp_may_be_given() -> None:
+    btr = {"use_munchausen": True, "munchausen_clamp": "scaled"}
+    assert load_config(older() | {"btr": btr}).btr.munchausen_clamp == "scaled"
+    assert load_config(older() | {"btr": {}}).btr.munchausen_clamp == "scaled"
+
+
+def test_the_same_key_in_both_places() -> None:
+    both = newer(fusion_mode="unified", encoder={"fusion_mode": "unified"})
+    assert load_config(both).nn.fusion_mode == "unified"
+
+
+def test_the_network_builds() -> None:
+    given = older(w_downsized=34, h_downsized=34, float_hidden_dim=8, dense_hidden_dimension=16)
+    net = iqn_blocks.build(load_config(given), strict=True)
+    assert net.q_values(*net.example_inputs(2)).shape == (2, 3, 4)
+
+
+FAULTS = {
+    "misspelled block": (
+        newer() | {"enviroment": {}},
+        r"enviroment: unknown block; did you mean env",
+    ),
+    "unknown block": (newer() | {"zzz": {}}, r"zzz: unknown block; known are nn, neural_network"),
+    "key of ours at the top": (newer() | {"n_actions": 4}, r"n_actions: unknown block"),
+    "misspelled flat key": (older(iqn_embeding_dimension=64), r"neural_network\.iqn_embeding_"),
+    "nearest flat key": (older(use_image_head=True), r"did you mean use_iqn_image_head\?"),
+    "flat key in nn": (newer(w_downsized=64), r"nn\.w_downsized: unknown key"),
+    "misspelled nn key": (newer(iqn={"embeding_dimension": 2}), r"nn\.iqn\.embeding_dimension"),
+    "misspelled btr key": (newer() | {"btr": {"use_noisy": True}}, r"btr\.use_noisy: unknown key"),
+    "both forms": (newer() | {"neural_network": {}}, r"nn: given beside neural_network"),
+    "nn is no block": (newer() | {"nn": 3}, r"nn: found 3 \(int\); accepted: a block"),
+    "flat value": (older(iqn_n="8"), r"neural_network\.iqn_n: found '8' \(str\)"),
+    "flat flag": (older(use_iqn_image_head=1), r"neural_network\.use_iqn_image_head: found 1"),
+    "flat size": (older(w_downsized=8), r"too small for the 4-layer CNN"),
+    "no actions": (newer() | {"inputs": {"actions": []}}, r"inputs\.actions: found \[\] \(list\)"),
+    "actions missing": (newer() | {"inputs": {}}, r"inputs\.actions: missing"),
+    "no inputs": ({k: v for k, v in newer().items() if k != "inputs"}, r"inputs: missing"),
+    "no environment": (newer() | {"environment": None}, r"environment: missing"),
+    "environment is a list": (newer() | {"environment": [1]}, r"environment: found \[1\] \(list\)"),
+    "size missing": (
+        newer() | {"environment": {"n_prev_actions_in_inputs": 2}},
+        r"environment\.n_zone_centers_in_inputs: missing; add this key",
+    ),
+    "size as text": (
+        read(ENVIRONMENT, TRAINER, environment={"n_prev_actions_in_inputs": "5"}),
+        r"environment\.n_prev_actions_in_inputs: found '5' \(str\); accepted: a whole number",
+    ),
+    "no offsets": (
+        read(ENVIRONMENT, TRAINER, environment={"rl_action_offsets_ms": []}),
+        r"environment\.rl_action_offsets_ms: found \[\] \(list\); accepted: a list with an item",
+    ),
+    "misspelled offsets": (
+        read(ENVIRONMENT.replace("offsets", "offset"), TRAINER),
+        r"environment\.rl_action_offset_ms: unknown key; did you mean rl_action_offsets_ms\?",
+    ),
+    "conflicting fusion_mode": (
+        newer(fusion_mode="none", encoder={"fusion_mode": "unified"}),
+        r"nn\.encoder\.fusion_mode: given beside nn\.fusion_mode",
+    ),
+    "conflicting slots": (
+        newer(decoder={"value": {"transformer": {}, "transformer_encoder": {"d_model": 8}}}),
+        r"nn\.decoder\.value\.transformer_encoder: given beside nn\.decoder\.value\.transformer",
+    ),
+}
+
+
+@pytest.mark.parametrize("given, message", FAULTS.values(), ids=FAULTS)
+def test_faults(given: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(given)
+
+
+def test_faults_come_together() -> None:
+    given = older(iqn_m=1) | {"enviroment": {}, "inputs": {}}
+    with pytest.raises(ConfigError, match="3 faults") as error:
+        load_config(given)
+    for part in ("neural_network.iqn_m", "enviroment", "inputs.actions"):
+        assert part in str(error.value)
+
+
+def test_a_file_is_named_in_its_errors(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(ENVIRONMENT + TRAINER + "nn: {fusion_mod: none}")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: nn\.fusion_mod: unknown key"):
+        load_config(path)
+    with pytest.raises(ConfigError, match=r"absent\.yaml: cannot be read"):
+        load_config(tmp_path / "absent.yaml")
+
+
+def test_a_block_that_holds_itself() -> None:
+    nn: dict[str, Any] = {}
+    nn["vis"] = nn
+    with pytest.raises(ConfigError, match="nn: found data that holds itself"):
+        load_config(newer() | {"nn": nn})
