@@ -16,9 +16,12 @@ from torch import Tensor
 import iqn_blocks
 from demo.atari import Atari, Observation, measure_float_stats
 from demo.figure import Curves, draw
+from demo.tiny_vit import save_tiny_vit
 from iqn_blocks import functional
 
 CONFIGS = Path("docs/configs")
+NETWORKS = ("default", "btr", "multimodal", "hf_vision")
+TINY_VIT = Path("demo/output/tiny-vit")  # named in docs/configs/hf_vision.yaml
 FIGURE = Path("docs/images/demo.png")
 GAME = "MsPacman"
 RANDOM_STEPS = 500
@@ -88,7 +91,8 @@ def main() -> None:
     observation = game.random_step()
     print(f"{GAME}: {len(game.actions)} actions, {ACTING_STEPS} greedy steps each, one thread\n")
 
-    results = [run(name, game, stats) for name in ("default", "btr")]
+    save_tiny_vit(TINY_VIT)
+    results = [run(name, game, stats) for name in NETWORKS]
     print_table(results)
 
     FIGURE.parent.mkdir(parents=True, exist_ok=True)
