@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from iqn_blocks.blocks import ConvStem, ImageStem, ImpalaStem
-from iqn_blocks.config import Config
+from collections.abc import Mapping
+
+from torch import nn
+
+from iqn_blocks.blocks import (
+    ConvStem,
+    FloatMLP,
+    FloatNormalization,
+    ImageStem,
+    ImpalaStem,
+    native_encoder,
+)
+from iqn_blocks.config import Config, Transformer, float_hidden_dim
 
 
 def build_stem(config: Config) -> ImageStem:
@@ -31,3 +42,38 @@ def build_stem(config: Config) -> ImageStem:
         adaptive_maxpool_size=pool,
         spectral_norm=spectral_norm,
     )
+
+
+def build_normalization(config: Config) -> FloatNormalization:
+    """Normalisation of the floats by the configured statistics."""
+    return FloatNormalization(
+        config.float_input_dim, config.float_inputs_mean, config.float_inputs_std
+    )
+
+
+def build_float_mlp(config: Config) -> FloatMLP:
+    """The ReLU perceptron over floats that hf_vision and multimodal networks have."""
+    return FloatMLP(config.float_input_dim, float_hidden_dim(config))
+
+
+def native_or_identity(block: Transformer) -> nn.Module:
+    """The native encoder that a block sizes; ``n_layers: 0`` leaves it out."""
+    if block.n_layers == 0:
+        return nn.Identity()
+    return native_encoder(
+        block.d_model,
+        n_layers=block.n_layers,
+        n_heads=block.n_heads,
+        ff_mult=block.ff_mult,
+        dropout=block.dropout,
+    )
+
+
+def freeze(encoder: nn.Module, groups: Mapping[str, bool], *, others: bool = False) -> None:
+    """Set ``requires_grad=False`` on the parts that ``groups`` marks, with ``others`` on the rest.
+
+    ``groups`` names parts by the first component of their parameters' names.
+    """
+    for name, parameter in encoder.named_parameters():
+        if groups.get(name.partition(".")[0], others):
+            parameter.requires_grad_(False)

@@ -1,0 +1,212 @@
+"""Hugging Face models: found, read and rebuilt; transformers is imported when the first one is.
+
+Models come from a folder or a hub id, through safetensors files alone; a model's own code runs only
+where ``trust_remote_code`` is true. Attention runs through
+``torch.nn.functional.scaled_dot_product_attention`` where the model can.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from iqn_blocks.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+PROCESSOR_FILE = "preprocessor_config.json"
+
+
+def load_model(path: str, *, key: str = "path", trust_remote_code: bool = False) -> PreTrainedModel:
+    """The model of a folder or hub id with its weights, in the default dtype and on the CPU.
+
+    ``key`` is what error messages call the path by.
+
+    Raises:
+        ConfigError: no such folder, a configuration or weights that cannot be read, weights that
+            are missing, a hub that cannot be reached.
+    """
+    from transformers import AutoModel
+
+    config = _read_config(path, key, trust_remote_code)
+
+    def load(attention: str) -> Any:
+        return AutoModel.from_pretrained(
+            path,
+            config=config,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            dtype=torch.get_default_dtype(),
+            attn_implementation=attention,
+            ignore_mismatched_sizes=True,  # with the report below, an error that names them
+            output_loading_info=True,
+            **_without_pooler(config),
+        )
+
+    accepted = "model.safetensors beside config.json"
+    with _explained(key, path, "its weights cannot be loaded", accepted), _quiet():
+        model, report = _with_sdpa(load)
+    absent = sorted(report["missing_keys"])
+    absent += [f"{name} (of another shape)" for name, *_ in sorted(report["mismatched_keys"])]
+    if absent:
+        raise ConfigError(
+            f"{key}: found {path!r}, whose weights lack {len(absent)} of the parameters of "
+            f"{type(model).__name__}: {', '.join(absent[:3])}{', …' if absent[3:] else ''}; "
+            "accepted: weights of this very model; save it again with save_pretrained"
+        )
+    return _ready(model)
+
+
+def model_from_config(
+    config: Mapping[str, Any],
+    *,
+    path: str = "",
+    key: str = "path",
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """The model that a configuration describes (``model.config.to_dict()``), with random weights.
+
+    Nothing is read or downloaded; only a model with code of its own needs that code, from ``path``.
+    Build it on a real device: buffers that are not saved are computed here.
+
+    Raises:
+        ConfigError: transformers does not know the model, or cannot build it.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    config = dict(config)
+    if "auto_map" in config:
+        kind = type(_read_config(path, key, trust_remote_code))
+        parsed = kind.from_dict({**config, "_name_or_path": path})
+    else:
+        with _explained(key, path, "its saved configuration cannot be read", "a known model_type"):
+            parsed = AutoConfig.for_model(config.pop("model_type", ""), **config)
+
+    def make(attention: str) -> Any:
+        return AutoModel.from_config(  # type: ignore[no-untyped-call]
+            parsed,
+            trust_remote_code=trust_remote_code,
+            dtype=torch.get_default_dtype(),
+            attn_implementation=attention,
+            **_without_pooler(parsed),
+        )
+
+    with _explained(key, path, "its model cannot be built", "a model that AutoModel knows"):
+        return _ready(_with_sdpa(make))
+
+
+def read_processor(path: str, *, key: str = "path") -> dict[str, Any]:
+    """The ``preprocessor_config.json`` of a folder or hub id, ``{}`` where there is none.
+
+    Raises:
+        ConfigError: it cannot be read, or the hub cannot be asked for it.
+    """
+    from transformers.utils.hub import cached_file
+
+    with _explained(key, path, f"{PROCESSOR_FILE} cannot be read", "a JSON object, or no file"):
+        file = cached_file(path, PROCESSOR_FILE, _raise_exceptions_for_missing_entries=False)
+        found = {} if file is None else json.loads(Path(file).read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds {type(found).__name__}")
+    return found
+
+
+def plain_config(model: PreTrainedModel) -> dict[str, Any]:
+    """What :func:`model_from_config` rebuilds the model from: plain data, without local paths."""
+    config: dict[str, Any] = json.loads(model.config.to_json_string(use_diff=False))
+    config.pop("_name_or_path", None)
+    return config
+
+
+def _read_config(path: str, key: str, trust_remote_code: bool) -> PretrainedConfig:
+    from transformers import AutoConfig
+
+    folder = Path(path)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ConfigError(
+                f"{key}: found {path!r}, a folder without config.json; accepted: a folder that "
+                "holds config.json and model.safetensors, or a hub id; save the model there"
+            )
+    elif folder.exists() or _looks_local(path):
+        raise ConfigError(
+            f"{key}: found {path!r}, but there is no such folder; accepted: a folder that holds "
+            "config.json and model.safetensors, or a hub id (name, or owner/name)"
+        )
+    what = "its config.json cannot be read"
+    if not folder.is_dir():
+        what = "no such folder, and the hub did not give a configuration under that id"
+    with _explained(key, path, what, "config.json of a model that transformers knows"):
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            path, trust_remote_code=trust_remote_code
+        )
+    return config
+
+
+def _looks_local(path: str) -> bool:
+    """Whether a path cannot be a hub id, which is ``name`` or ``owner/name``."""
+    return path.startswith((".", "~", os.sep)) or path.count("/") > 1 or "\\" in path
+
+
+@contextmanager
+def _explained(key: str, path: str, what: str, accepted: str) -> Iterator[None]:
+    """Turn whatever goes wrong in a foreign library into one line."""
+    try:
+        yield
+    except Exception as error:  # many types, each meaning the same here
+        reason = " ".join(str(error).split())
+        hint = ""
+        if "trust_remote_code" in reason:
+            flag = f"{key.rpartition('.')[0]}.trust_remote_code".lstrip(".")
+            hint = f"; if you trust the model's own code, set {flag} to true"
+        raise ConfigError(
+            f"{key}: found {path!r}; {what} ({type(error).__name__}: {reason[:400]}); accepted: "
+            f"{accepted}{hint}"
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' table of unexpected weights off the screen: no model here needs them."""
+    log = logging.getLogger("transformers.modeling_utils")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def _without_pooler(config: PretrainedConfig) -> dict[str, Any]:
+    """The argument that leaves the pooler out, for models that take it."""
+    from transformers import MODEL_MAPPING
+
+    model: Any = MODEL_MAPPING.get(type(config), None)
+    takes = model is not None and "add_pooling_layer" in inspect.signature(model).parameters
+    return {"add_pooling_layer": False} if takes else {}
+
+
+def _with_sdpa(make: Callable[[str], Any]) -> Any:
+    """``make("sdpa")``, or eager attention for a model that has no other (or none at all)."""
+    try:
+        return make("sdpa")
+    except ValueError:
+        return make("eager")
+
+
+def _ready(model: Any) -> PreTrainedModel:
+    """In training mode, as every new module is; named outputs, and no cache of keys and values."""
+    model.config.return_dict = True
+    if hasattr(model.config, "use_cache"):
+        model.config.use_cache = False
+    model.train()
+    return model  # type: ignore[no-any-return]

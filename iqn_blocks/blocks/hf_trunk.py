@@ -1,0 +1,89 @@
+"""A pretrained sequence model as trunk: tokens in, one vector out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from iqn_blocks.blocks.hf import plain_config
+from iqn_blocks.blocks.probing import arguments, one_row, probe
+from iqn_blocks.blocks.tokens import projection
+from iqn_blocks.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_WANTED = "a model that takes inputs_embeds, such as BERT, RoBERTa, GPT-2 or Llama"
+
+
+class HFTrunk(nn.Module):
+    """The mean of encoded tokens, projected back: ``(B, T, d) -> (B, d)``.
+
+    ``output_projection(mean(backbone(dropout(input_projection(tokens)))))``. The backbone is fed
+    through ``inputs_embeds`` with an attention mask of ones; its word embeddings are removed. The
+    output projection is left out where the hidden width is ``d``.
+
+    Raises:
+        ConfigError: the model takes no ``inputs_embeds``, or has fewer positions than ``n_tokens``;
+            ``key`` is what the message calls it by.
+    """
+
+    def __init__(
+        self,
+        backbone: PreTrainedModel,
+        n_tokens: int,
+        d_model: int,
+        *,
+        dropout: float = 0.0,
+        key: str = "backbone",
+    ) -> None:
+        super().__init__()
+        arguments(backbone, "inputs_embeds", key, _WANTED)
+        positions = _positions(backbone)
+        if positions is not None and n_tokens > positions:
+            raise ConfigError(
+                f"{key}: found {type(backbone).__name__} with {positions} positions, but the "
+                f"network has {n_tokens} tokens; accepted: at most {positions}; name a model with "
+                "more positions, or reduce the tokens"
+            )
+        embedding: Any = backbone.get_input_embeddings()
+        width = int(embedding.weight.shape[1])
+        self.input_projection = nn.Linear(d_model, width)
+        self.dropout = nn.Dropout(dropout)
+        self.backbone = backbone
+        zeros = torch.zeros(1, n_tokens, width)
+        hidden = probe(backbone, lambda: self._last_hidden_state(zeros), key, _WANTED)
+        self.output_projection = projection(hidden.shape[-1], d_model)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        embeddings: Tensor = self.dropout(self.input_projection(tokens))
+        if embeddings.shape[0] == 0:
+            hidden = self._last_hidden_state(one_row(embeddings))[:0]
+        else:
+            hidden = self._last_hidden_state(embeddings)
+        out: Tensor = self.output_projection(hidden.mean(1))
+        return out
+
+    def recipe(self) -> dict[str, Any]:
+        """``config`` as plain data, from which the model is rebuilt without its weights."""
+        return {"config": plain_config(self.backbone)}
+
+    def _last_hidden_state(self, embeddings: Tensor) -> Tensor:
+        mask = torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
+        out: Tensor = self.backbone(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
+        return out
+
+
+def _positions(backbone: Any) -> int | None:
+    """Tokens that a model has positions for; None where there is no limit."""
+    found = getattr(backbone.config, "max_position_embeddings", None)
+    for name, module in backbone.named_modules():
+        # RoBERTa and its kin count from behind the padding position.
+        if (
+            name.endswith("position_embeddings")
+            and getattr(module, "padding_idx", None) is not None
+        ):
+            found = module.num_embeddings - module.padding_idx - 1
+    return found if found is not None and found > 0 else None

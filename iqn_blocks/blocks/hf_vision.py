@@ -1,0 +1,165 @@
+"""Pretrained vision models: a frame as one vector, or as tokens.
+
+``recipe()`` is plain data that rebuilds the model without its weights. What the tokens do not
+depend on, such as a pooler, is removed from the model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from iqn_blocks.blocks.hf import plain_config
+from iqn_blocks.blocks.pixels import PixelValues
+from iqn_blocks.blocks.probing import arguments, one_row, probe
+from iqn_blocks.blocks.tokens import as_tokens, projection
+from iqn_blocks.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+CLASS_TOKENS = ("cls_token", "class_token", "class_embedding")  # what models call its parameter
+_WANTED = "a vision model that takes pixel_values, such as ViT, DINOv2, Swin or ConvNeXt"
+
+
+class HFVision(nn.Module):
+    """Tokens of a pretrained vision model: ``(B, C, H, W) -> (B, T, hidden_dim)``.
+
+    The base of :class:`HFVisionVector` and :class:`HFVisionTokens`. Tokens are
+    ``last_hidden_state``; of a feature map ``(B, C', H', W')`` each position is one.
+
+    Raises:
+        ConfigError: the model takes no ``pixel_values`` of that size, or gives no tokens; ``key``
+            is what the message calls it by.
+    """
+
+    def __init__(
+        self, backbone: PreTrainedModel, pixels: PixelValues, *, key: str = "backbone"
+    ) -> None:
+        super().__init__()
+        self.pixels = pixels
+        self.backbone = backbone
+        accepted = arguments(backbone, "pixel_values", key, _WANTED)
+        size = pixels.spec.size
+        resized = _image_size(backbone) != size and "interpolate_pos_encoding" in accepted
+        self._extra: dict[str, Any] = {"interpolate_pos_encoding": True} if resized else {}
+        zeros = torch.zeros(1, 3, *size)
+        out = probe(backbone, lambda: self._last_hidden_state(zeros), key, _WANTED)
+        if out.ndim not in (3, 4):
+            raise ConfigError(
+                f"{key}: found {type(backbone).__name__}, whose last_hidden_state has shape "
+                f"{tuple(out.shape)}; accepted: tokens (B, T, d) or a map (B, d, H, W); name "
+                "another model"
+            )
+        self.n_tokens, self.hidden_dim = _sequence(out).shape[1:]
+        self.has_class_token = out.ndim == 3 and _has_class_token(backbone)
+
+    def tokens(self, img: Tensor) -> Tensor:
+        """All tokens: ``(B, C, H, W) -> (B, T, hidden_dim)``."""
+        pixel_values = self.pixels(img, next(self.backbone.parameters()).dtype)
+        if pixel_values.shape[0] == 0:
+            return _sequence(self._last_hidden_state(one_row(pixel_values)))[:0]
+        return _sequence(self._last_hidden_state(pixel_values))
+
+    def summary(self, tokens: Tensor) -> Tensor:
+        """The class token, or the mean token of a model without one: ``(B, T, d) -> (B, d)``."""
+        return tokens[:, 0] if self.has_class_token else tokens.mean(1)
+
+    def recipe(self) -> dict[str, Any]:
+        """``config`` and ``processor`` as plain data."""
+        return {
+            "config": plain_config(self.backbone),
+            "processor": self.pixels.spec.to_processor(),
+        }
+
+    def _last_hidden_state(self, pixel_values: Tensor) -> Tensor:
+        out: Tensor = self.backbone(pixel_values=pixel_values, **self._extra).last_hidden_state
+        return out
+
+
+class HFVisionVector(HFVision):
+    """``refinement(projection(dropout(summary)))``: ``(B, C, H, W) -> (B, out_dim)``.
+
+    The summary is the class token, or the mean token of a model without one. The projection is left
+    out where the hidden width is ``out_dim``; ``refinement`` is an encoder of tokens of that width
+    and sees the vector as one token.
+    """
+
+    def __init__(
+        self,
+        backbone: PreTrainedModel,
+        pixels: PixelValues,
+        refinement: nn.Module,
+        *,
+        out_dim: int,
+        dropout: float = 0.0,
+        key: str = "backbone",
+    ) -> None:
+        super().__init__(backbone, pixels, key=key)
+        self.n_tokens, self.out_dim = 1, out_dim
+        self.dropout = nn.Dropout(dropout)
+        self.projection = projection(self.hidden_dim, out_dim)
+        self.refinement = refinement
+
+    def forward(self, img: Tensor) -> Tensor:
+        vector: Tensor = self.projection(self.dropout(self.summary(self.tokens(img))))
+        refined: Tensor = self.refinement(as_tokens(vector))
+        return refined[:, 0]
+
+
+class HFVisionTokens(HFVision):
+    """``token_projection(refinement(projection(dropout(tokens))))``: ``(B, C, H, W) -> (B, T, d)``.
+
+    The first projection leads to width ``d_model``, the last to ``out_dim``; each is left out where
+    it would change nothing. With ``summary_only`` the class token, or the mean token of a model
+    without one, is all that is refined: ``T = 1``.
+    """
+
+    def __init__(
+        self,
+        backbone: PreTrainedModel,
+        pixels: PixelValues,
+        refinement: nn.Module,
+        *,
+        d_model: int,
+        out_dim: int,
+        summary_only: bool = False,
+        dropout: float = 0.0,
+        key: str = "backbone",
+    ) -> None:
+        super().__init__(backbone, pixels, key=key)
+        self.out_dim = out_dim
+        self.summary_only = summary_only
+        if summary_only:
+            self.n_tokens = 1
+        self.dropout = nn.Dropout(dropout)
+        self.projection = projection(self.hidden_dim, d_model)
+        self.refinement = refinement
+        self.token_projection = projection(d_model, out_dim)
+
+    def forward(self, img: Tensor) -> Tensor:
+        tokens: Tensor = self.projection(self.dropout(self.tokens(img)))
+        if self.summary_only:
+            tokens = as_tokens(self.summary(tokens))
+        out: Tensor = self.token_projection(self.refinement(tokens))
+        return out
+
+
+def _sequence(out: Tensor) -> Tensor:
+    """Tokens as they are, a feature map ``(B, d, H, W)`` row by row as ``(B, H·W, d)``."""
+    return out.flatten(2).transpose(1, 2) if out.ndim == 4 else out
+
+
+def _image_size(backbone: Any) -> tuple[int, int] | None:
+    size = getattr(backbone.config, "image_size", None)
+    if size is None:
+        return None
+    height, width = size if isinstance(size, list | tuple) else (size, size)
+    return height, width
+
+
+def _has_class_token(backbone: nn.Module) -> bool:
+    names = (name.rpartition(".")[2] for name, _ in backbone.named_parameters())
+    return any(name in CLASS_TOKENS for name in names)

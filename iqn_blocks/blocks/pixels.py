@@ -1,0 +1,115 @@
+"""Pixels as a pretrained vision model wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from iqn_blocks.functional import Uint8Scaling, normalize_image, wide_dtype
+
+DEFAULT_MEAN = DEFAULT_STD = (0.5, 0.5, 0.5)
+
+
+class PixelSpec(NamedTuple):
+    """What a vision model expects: ``size`` is ``(H, W)``, ``mean`` and ``std`` one a channel."""
+
+    size: tuple[int, int]
+    mean: tuple[float, ...] = DEFAULT_MEAN
+    std: tuple[float, ...] = DEFAULT_STD
+
+    @classmethod
+    def from_processor(
+        cls, processor: Mapping[str, Any], image_size: int | Sequence[int] | None
+    ) -> PixelSpec:
+        """The numbers of a ``preprocessor_config.json``; ``{}`` where there is none.
+
+        The size is ``crop_size``, or else ``height × width``, or else ``shortest_edge`` squared; a
+        processor without one leaves it to the model's ``image_size``. Statistics that are missing
+        are 0.5. Other keys, such as ``do_normalize``, are not read.
+
+        Raises:
+            ValueError: no size anywhere, or numbers that are none.
+        """
+        found = processor.get("crop_size") or processor.get("size") or image_size
+        return cls(
+            _sides(found),
+            _per_channel(processor, "image_mean", DEFAULT_MEAN),
+            _per_channel(processor, "image_std", DEFAULT_STD),
+        )
+
+    def to_processor(self) -> dict[str, Any]:
+        """Plain data that :meth:`from_processor` reads back."""
+        height, width = self.size
+        return {
+            "size": {"height": height, "width": width},
+            "image_mean": list(self.mean),
+            "image_std": list(self.std),
+        }
+
+
+class PixelValues(nn.Module):
+    """Frames as a pretrained vision model takes them: ``(B, C, H, W) -> (B, 3, H', W')``.
+
+    Bilinear resize, clamp to [−1, 1], map to [0, 1], ``(x − mean) / std``; one channel becomes
+    three. uint8 is scaled first, as :func:`~iqn_blocks.functional.normalize_image` does. Computed
+    in float32, or in float64 where ``dtype`` is that, and then cast to ``dtype``.
+
+    Raises:
+        ValueError: ``in_channels`` is neither 1 nor 3.
+    """
+
+    def __init__(
+        self, spec: PixelSpec, in_channels: int, *, uint8_scaling: Uint8Scaling = "signed"
+    ) -> None:
+        if in_channels not in (1, 3):
+            raise ValueError(
+                f"in_channels: accepted are 1 (repeated to 3) and 3, got {in_channels}"
+            )
+        super().__init__()
+        self.spec = spec
+        self.uint8_scaling = uint8_scaling
+
+    def forward(self, img: Tensor, dtype: torch.dtype) -> Tensor:
+        x = normalize_image(img, wide_dtype(dtype), self.uint8_scaling)
+        x = F.interpolate(x, size=self.spec.size, mode="bilinear", align_corners=False)
+        x = (x.clamp(-1, 1) + 1) / 2
+        # One channel after the other: a single one is normalised three times, not copied first.
+        channels = (
+            (x[:, min(i, x.shape[1] - 1)] - mean) / std
+            for i, (mean, std) in enumerate(zip(self.spec.mean, self.spec.std, strict=True))
+        )
+        return torch.stack(list(channels), dim=1).to(dtype)
+
+    def extra_repr(self) -> str:
+        return f"size={self.spec.size}, mean={self.spec.mean}, std={self.spec.std}"
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    """Height and width from what processors and model configurations write."""
+    sides: Any = [size] * 2
+    if isinstance(size, Mapping):
+        edge = size.get("shortest_edge")
+        sides = [size.get("height", edge), size.get("width", edge)]
+    elif isinstance(size, Sequence) and not isinstance(size, str):
+        sides = size
+    if len(sides) != 2 or not all(type(side) is int and side >= 1 for side in sides):
+        raise ValueError(f"no image size can be read from {size!r}")
+    height, width = sides
+    return height, width
+
+
+def _per_channel(
+    processor: Mapping[str, Any], key: str, default: tuple[float, ...]
+) -> tuple[float, ...]:
+    found = processor.get(key)
+    values = default if found is None else found
+    values = values if isinstance(values, Sequence) else [values] * 3
+    numbers = all(isinstance(value, int | float) for value in values)
+    if not numbers or len(values) != 3 or (key == "image_std" and min(values) <= 0):
+        above = " above 0" if key == "image_std" else ""
+        raise ValueError(f"{key}: expected three numbers{above}, found {found!r}")
+    return tuple(float(value) for value in values)

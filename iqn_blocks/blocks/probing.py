@@ -1,0 +1,90 @@
+"""A pretrained model is tried once before it is used: does it run, and what of it is needed?"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from iqn_blocks.errors import ConfigError
+
+
+class PassThrough(nn.Module):
+    """Stands where a module was whose result nobody reads: gives its first argument back."""
+
+    def forward(self, x: Any, *_: Any, **__: Any) -> Any:
+        return x
+
+
+def arguments(model: nn.Module, needed: str, key: str, wanted: str) -> set[str]:
+    """What the model's forward takes.
+
+    Raises:
+        ConfigError: ``needed`` is not among it; ``key`` and ``wanted`` are for the message.
+    """
+    found = set(inspect.signature(model.forward).parameters)
+    if needed not in found:
+        raise ConfigError(
+            f"{key}: found {type(model).__name__}, which takes no {needed}; accepted: {wanted}; "
+            "name another model"
+        )
+    return found
+
+
+def probe(model: nn.Module, run: Callable[[], Tensor], key: str, wanted: str) -> Tensor:
+    """The result of ``run``, after which ``model`` is without what that does not depend on.
+
+    Raises:
+        ConfigError: ``run`` fails; ``key`` and ``wanted`` are for the message.
+    """
+    training = model.training
+    model.eval()
+    try:
+        with torch.enable_grad():
+            out = run()
+    except Exception as error:  # a foreign model fails in its own ways
+        raise ConfigError(
+            f"{key}: found {type(model).__name__}, which does not run here "
+            f"({type(error).__name__}: {error}); accepted: {wanted}; name another model"
+        ) from error
+    drop_unused(model, out)
+    model.train(training)
+    return out
+
+
+def drop_unused(model: nn.Module, out: Tensor) -> None:
+    """Remove what never receives a gradient from ``out``, which ``model`` made just now.
+
+    Poolers, word embeddings of a model fed with vectors, mask tokens, norms of pooled outputs: a
+    module without any used parameter becomes :class:`PassThrough`, a lone parameter ``None``.
+    Numbered layers stay whole, because an expert may be idle in one call only.
+    """
+    outside = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and not any(part.isdigit() for part in name.split("."))
+    }
+    slopes = torch.autograd.grad(
+        out, list(outside.values()), torch.ones_like(out), allow_unused=True
+    )
+    unused = {name for name, slope in zip(outside, slopes, strict=True) if slope is None}
+    used = {name for name, _ in model.named_parameters()} - unused
+    for target in {_outermost(name, used) for name in unused}:
+        owner, _, leaf = target.rpartition(".")
+        setattr(model.get_submodule(owner), leaf, None if target in unused else PassThrough())
+
+
+def _outermost(name: str, used: set[str]) -> str:
+    """The largest module around a parameter in which nothing is used, or the parameter itself."""
+    parent = name.rpartition(".")[0]
+    if not parent or any(other.startswith(f"{parent}.") for other in used):
+        return name
+    return _outermost(parent, used)
+
+
+def one_row(x: Tensor) -> Tensor:
+    """Stands in for a batch of no rows, at which transformers' reshapes fail."""
+    return x.new_zeros(1, *x.shape[1:])

@@ -1,0 +1,55 @@
+"""The hf_vision topology: a pretrained vision model and a float MLP, side by side."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from iqn_blocks.blocks import HFVisionVector
+from iqn_blocks.config import Config
+from iqn_blocks.encoders.common import (
+    build_float_mlp,
+    build_normalization,
+    freeze,
+    native_or_identity,
+)
+from iqn_blocks.encoders.hf import Recipes, vision_backbone
+
+
+class HFVisionEncoder(nn.Module):
+    """``s = concat(vision(img), Linear(MLP((floats − mean) / std)))``: ``(B, 2d)``.
+
+    ``vision`` gives the class token of a pretrained model, or the mean token of one without,
+    projected to width ``d`` and refined. Frames of any size are resized.
+
+    ``recipes`` describe the model where its weights are not to be loaded.
+    """
+
+    resizes_images = True
+
+    def __init__(self, config: Config, recipes: Recipes | None = None) -> None:
+        super().__init__()
+        block = config.nn.vis.transformer
+        assert block is not None
+        self.state_dim = 2 * block.d_model
+        self.vision = HFVisionVector(
+            **vision_backbone(config, recipes),
+            refinement=native_or_identity(block),
+            out_dim=block.d_model,
+        )
+        self.float_normalization = build_normalization(config)
+        self.float_mlp = build_float_mlp(config)
+        self.float_projection = nn.Linear(config.nn.float.mlp.hidden_dim, block.d_model)
+        floats_frozen = config.nn.float.freeze
+        freeze(
+            self,
+            {
+                "vision": config.nn.vis.freeze,
+                "float_mlp": floats_frozen,
+                "float_projection": floats_frozen,
+            },
+        )
+
+    def forward(self, img: Tensor, floats: Tensor) -> Tensor:
+        z = self.float_projection(self.float_mlp(self.float_normalization(floats)))
+        return torch.cat([self.vision(img), z], dim=1)

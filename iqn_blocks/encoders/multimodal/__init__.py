@@ -1,0 +1,29 @@
+"""The multimodal topology: vectors or tokens of image and floats, joined by one of three modes."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from iqn_blocks.config import Config
+from iqn_blocks.encoders.common import freeze
+from iqn_blocks.encoders.hf import Recipes
+from iqn_blocks.encoders.multimodal.post_concat import post_concat
+from iqn_blocks.encoders.multimodal.unified import unified
+from iqn_blocks.encoders.multimodal.vision_transformer import vision_transformer
+
+_MODES = {
+    "vision_transformer": vision_transformer,
+    "post_concat": post_concat,
+    "unified": unified,
+}
+
+
+def multimodal_encoder(config: Config, recipes: Recipes | None = None) -> nn.Module:
+    """The encoder of ``nn.fusion_mode``: ``(B, C, H, W), (B, F) -> (B, D)``.
+
+    ``recipes`` describe pretrained models where their weights are not to be loaded.
+    """
+    encoder = _MODES[config.nn.fusion_mode](config, recipes)
+    branches = {"vision": config.nn.vis.freeze, "float_mlp": config.nn.float.freeze}
+    freeze(encoder, branches, others=config.nn.encoder.freeze)
+    return encoder

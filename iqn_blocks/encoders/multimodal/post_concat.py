@@ -1,0 +1,67 @@
+"""``fusion_mode: post_concat``: one fused vector cut into tokens, or a sequence of tokens."""
+
+from __future__ import annotations
+
+from iqn_blocks.blocks import DenseTokens, FeatureTokens, HFVisionTokens
+from iqn_blocks.config import Config, float_hidden_dim, vision_branch
+from iqn_blocks.encoders.common import build_float_mlp, native_or_identity
+from iqn_blocks.encoders.hf import Recipes, vision_backbone
+from iqn_blocks.encoders.multimodal.sequence import SequenceEncoder
+from iqn_blocks.encoders.multimodal.vector import VectorEncoder
+from iqn_blocks.encoders.multimodal.vision import (
+    VisionModule,
+    native_vision,
+    stem_vision,
+    transformer_vector,
+)
+
+
+def post_concat(config: Config, recipes: Recipes | None) -> VectorEncoder | SequenceEncoder:
+    """The encoder of ``nn.encoder.post_concat_layout``."""
+    if config.nn.encoder.post_concat_layout == "token_sequence":
+        return _token_sequence(config, recipes)
+    return _fused_vector(config, recipes)
+
+
+def _fused_vector(config: Config, recipes: Recipes | None) -> VectorEncoder:
+    """``[v, MLP(floats)]`` cut into tokens; ``v`` is nothing without an image."""
+    branch = vision_branch(config)
+    if branch == "none":
+        return VectorEncoder(config, None, 0, recipes)
+    vision = stem_vision(config) if branch == "cnn" else transformer_vector(config, recipes)
+    return VectorEncoder(config, vision, vision.out_dim, recipes)
+
+
+def _token_sequence(config: Config, recipes: Recipes | None) -> SequenceEncoder:
+    """``[vision…, floats…]``."""
+    encoder = config.nn.encoder
+    block, n_floats = encoder.transformer, config.float_input_dim
+    mlp = build_float_mlp(config) if encoder.float_token_input == "mlp_hidden" else None
+    float_tokens: DenseTokens | FeatureTokens
+    if encoder.float_token_layout == "per_feature":
+        float_tokens = FeatureTokens(n_floats, block.d_model)
+    else:
+        width = n_floats if mlp is None else float_hidden_dim(config)
+        float_tokens = DenseTokens(width, block.unified_float_tokens, block.d_model)
+    return SequenceEncoder(config, _vision_tokens(config, recipes), mlp, float_tokens, recipes)
+
+
+def _vision_tokens(config: Config, recipes: Recipes | None) -> VisionModule | None:
+    """Vision tokens of the trunk's width: none, one for the stem, one or all of a transformer."""
+    branch, d_model = vision_branch(config), config.nn.encoder.transformer.d_model
+    if branch == "none":
+        return None
+    if branch == "cnn":
+        return stem_vision(config, d_model)
+    block = config.nn.vis.transformer
+    assert block is not None
+    summary = block.fusion_tokens == "summary"
+    if branch == "native_transformer":
+        return native_vision(config, summary=summary, out_dim=d_model)
+    return HFVisionTokens(
+        **vision_backbone(config, recipes),
+        refinement=native_or_identity(block),
+        d_model=block.d_model,
+        out_dim=d_model,
+        summary_only=summary,
+    )

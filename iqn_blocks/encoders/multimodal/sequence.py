@@ -1,0 +1,49 @@
+"""Image and floats as one sequence of tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from iqn_blocks.blocks import DenseTokens, FeatureTokens, FloatMLP, as_tokens
+from iqn_blocks.config import Config
+from iqn_blocks.encoders.common import build_normalization
+from iqn_blocks.encoders.hf import Recipes
+from iqn_blocks.encoders.multimodal.trunks import build_trunk
+from iqn_blocks.encoders.multimodal.vision import VisionModule
+
+
+class SequenceEncoder(nn.Module):
+    """``s = output(trunk([vision…, floats…] + position))``: ``(B, C, H, W), (B, F) -> (B, D)``.
+
+    The vision branch gives tokens of width ``d``, or one as a vector; there may be none. Float
+    tokens are made of normalised floats, or of the float MLP's output where there is one.
+    ``position (1, T, d)`` starts at zero.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        vision: VisionModule | None,
+        float_mlp: FloatMLP | None,
+        float_tokens: DenseTokens | FeatureTokens,
+        recipes: Recipes | None,
+    ) -> None:
+        super().__init__()
+        self.state_dim = config.nn.decoder.dense_hidden_dimension
+        d_model = config.nn.encoder.transformer.d_model
+        n_tokens = float_tokens.n_tokens + (0 if vision is None else vision.n_tokens)
+        self.vision = vision
+        self.float_normalization = build_normalization(config)
+        self.float_mlp = nn.Identity() if float_mlp is None else float_mlp
+        self.float_tokens = float_tokens
+        self.position = nn.Parameter(torch.zeros(1, n_tokens, d_model))
+        self.trunk = build_trunk(config, n_tokens, recipes)
+        self.output = nn.Linear(d_model, self.state_dim)
+
+    def forward(self, img: Tensor | None, floats: Tensor) -> Tensor:
+        tokens = self.float_tokens(self.float_mlp(self.float_normalization(floats)))
+        if self.vision is not None:
+            tokens = torch.cat([as_tokens(self.vision(img)), tokens], dim=1)
+        state: Tensor = self.output(self.trunk(tokens + self.position))
+        return state
