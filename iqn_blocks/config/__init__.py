@@ -8,6 +8,7 @@ from iqn_blocks.config.inputs import Cnn, FloatInputs, FloatMlp, ImageSize, Tran
 from iqn_blocks.config.loading import load_config, parse
 from iqn_blocks.config.plain import FrozenMapping, thaw
 from iqn_blocks.config.routing import (
+    TOPOLOGIES,
     float_hidden_dim,
     route,
     trunk,
@@ -19,6 +20,7 @@ from iqn_blocks.config.size import parameter_count, quantile_path, state_dim
 from iqn_blocks.config.usage import unused_keys
 
 __all__ = [
+    "TOPOLOGIES",
     "Btr",
     "Cnn",
     "Config",

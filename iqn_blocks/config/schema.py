@@ -60,7 +60,7 @@ class Nn(Block):
         "none", description="How image and floats meet; all but none build the multimodal topology."
     )
     init_from_pretrained: String = Field(
-        "", description="Checkpoint folder or hub id whose weights the network starts from."
+        "", description="Checkpoint on this machine whose state encoder a new network starts from."
     )
     activation: Annotated[Activation, Choice.of(Activation)] = Field(
         "leaky_relu",
@@ -141,16 +141,21 @@ class Config(Block):
         return self
 
     def _move_conv_keys(self) -> None:
-        """The conv keys of ``btr`` fill those omitted in ``nn.vis.cnn``, then they are null."""
+        """The conv keys of ``btr`` fill those omitted in ``nn.vis.cnn``, which they move to.
+
+        One that is given there too, with another value, stays behind and is not read.
+        """
         vis, cnn = self.nn.vis, self.nn.vis.cnn
         given = {key: getattr(self.btr, key) for key in CNN_KEYS_OF_BTR}
         given = {key: value for key, value in given.items() if value is not None}
         if not given or cnn is None or vis.no_image:
             return
-        omitted = {k: v for k, v in given.items() if k not in cnn.model_fields_set}
-        filled: Cnn = cnn.model_copy(update=omitted)
+        # What is filled in does not count as set there: `unused_keys` reports it where it was set.
+        values = {**given, **{key: getattr(cnn, key) for key in cnn.model_fields_set}}
+        filled = Cnn.model_construct(_fields_set=cnn.model_fields_set, **values)
+        moved = [key for key, value in given.items() if value == getattr(filled, key)]
         nn = self.nn.model_copy(update={"vis": vis.model_copy(update={"cnn": filled})})
-        btr = self.btr.model_copy(update=dict.fromkeys(given))
+        btr = self.btr.model_copy(update=dict.fromkeys(moved))
         # The instance is being validated, nobody has seen it yet.
         object.__setattr__(self, "nn", nn)
         object.__setattr__(self, "btr", btr)

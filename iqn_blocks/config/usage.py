@@ -23,7 +23,14 @@ def unused_keys(config: Config, topology: str) -> list[str]:
     if topology in TOPOLOGIES:
         p = parts(config)
         reads |= _input_reads(config, p) | _vision_reads(config, p) | _encoder_reads(config, p)
-    return [path for path in _set_keys(config) if not _is_read(path, reads)]
+    return [_as_set(config, path) for path in _set_keys(config) if not _is_read(path, reads)]
+
+
+def _as_set(config: Config, path: str) -> str:
+    """The path where a key was set: those of the stem may have come from ``btr``."""
+    cnn, (block, _, key) = config.nn.vis.cnn, path.rpartition(".")
+    filled = block == "nn.vis.cnn" and cnn is not None and key not in cnn.model_fields_set
+    return f"btr.{key}" if filled else path
 
 
 def _is_read(path: str, reads: dict[str, bool]) -> bool:
@@ -105,7 +112,7 @@ def _vision_reads(config: Config, p: Parts) -> dict[str, bool]:
         "nn.vis.transformer.unified_float_tokens": False,
         "nn.vis.transformer.fusion_tokens": (native or hf) and p.fusion == "sequence",
     }
-    # What is left of them there found no nn.vis.cnn to fill.
+    # What is left of them there has found nothing to fill.
     for key in type(block).model_fields:
         reads[f"btr.{key}"] = getattr(config.btr, key, None) in (None, getattr(Cnn(), key))
     return reads
