@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from iqn_blocks.checkpoint import from_pretrained, load_weights, push_to_hub
 from iqn_blocks.config import Config, load_config
 from iqn_blocks.describe import describe
+from iqn_blocks.describe import stages as describe_stages
 from iqn_blocks.errors import (
     CheckpointError,
     ConfigError,
@@ -24,8 +26,12 @@ __all__ = [
     "UnusedConfigWarning",
     "build",
     "describe",
+    "describe_stages",
+    "from_pretrained",
     "list_topologies",
     "load_config",
+    "load_weights",
+    "push_to_hub",
     "register",
     "route",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from os import PathLike
 from typing import NamedTuple
 
 import torch
@@ -177,6 +178,15 @@ class IQN(nn.Module):
         weight = self.tau_embedding.projection.weight
         img, floats = self._inputs.example(batch)
         return ExampleInputs(*(None if x is None else x.to(weight) for x in (img, floats)))
+
+    def save_pretrained(self, folder: str | PathLike[str]) -> None:
+        """Write ``config.json`` and ``model.safetensors`` into ``folder``.
+
+        See :func:`iqn_blocks.checkpoint.save_pretrained`.
+        """
+        from iqn_blocks.checkpoint import save_pretrained  # it is built on this module
+
+        save_pretrained(self, folder)
 
     def extra_repr(self) -> str:
         n = self.config.n_actions_per_block

@@ -17,9 +17,12 @@ from iqn_blocks.blocks import (
     orthogonal_head_,
     orthogonal_tau_,
 )
-from iqn_blocks.config import Config, Slot, parse, thaw, unused_keys
+from iqn_blocks.config import TOPOLOGIES, Config, Slot, parse, thaw, unused_keys
 from iqn_blocks.config import route as _route
 from iqn_blocks.encoders.classic import ClassicEncoder
+from iqn_blocks.encoders.hf import Recipes
+from iqn_blocks.encoders.hf_vision import HFVisionEncoder
+from iqn_blocks.encoders.multimodal import multimodal_encoder
 from iqn_blocks.errors import ConfigError, UnsupportedTopologyError, UnusedConfigWarning
 from iqn_blocks.network import IQN
 
@@ -96,11 +99,28 @@ def build(cfg: ConfigLike, *, strict: bool = False) -> IQN:
     Raises:
         ConfigError: the configuration is not valid; every fault is named with its way out.
         UnsupportedTopologyError: no topology supports it.
+        CheckpointError: ``nn.init_from_pretrained`` leads to no checkpoint with such an encoder.
     """
     config = parse(cfg)
-    topology = route(config)
-    _report_unused(config, topology, strict=strict)
-    encoder = _build_encoder(config, topology)
+    _report_unused(config, route(config), strict=strict)
+    net = assemble(config)
+    if config.nn.init_from_pretrained:
+        from iqn_blocks.pretrained import load_encoder  # which needs this module
+
+        load_encoder(net, config.nn.init_from_pretrained)
+    return net
+
+
+def assemble(config: Config, recipes: Recipes | None = None) -> IQN:
+    """The network that a configuration describes, with weights from nowhere else.
+
+    Keys that it does not read are not reported. Where there are ``recipes``, its Hugging Face
+    models are built from them, with random weights and without their folder or the hub.
+
+    Raises:
+        ConfigError: no network can be built from the configuration.
+    """
+    encoder = _build_encoder(config, route(config), recipes)
     state_dim = encoder.state_dim
     assert isinstance(state_dim, int)
     decoder = config.nn.decoder
@@ -142,8 +162,12 @@ def _report_unused(config: Config, topology: str, *, strict: bool) -> None:
         )
 
 
-def _build_encoder(config: Config, topology: str) -> nn.Module:
-    encoder = _ENCODERS[topology](config, **thaw(config.nn.topology_options))
+def _build_encoder(config: Config, topology: str, recipes: Recipes | None) -> nn.Module:
+    # The built-in encoders have no options of their own: set ones are reported as not read.
+    options = thaw(config.nn.topology_options)
+    if topology in TOPOLOGIES:
+        options = {"recipes": recipes} if recipes else {}
+    encoder = _ENCODERS[topology](config, **options)
     state_dim = getattr(encoder, "state_dim", None)
     if not isinstance(encoder, nn.Module) or not isinstance(state_dim, int) or state_dim < 1:
         raise UnsupportedTopologyError(
@@ -207,3 +231,5 @@ def _build_head(
 
 
 register("classic")(ClassicEncoder)
+register("hf_vision")(HFVisionEncoder)
+register("multimodal")(multimodal_encoder)

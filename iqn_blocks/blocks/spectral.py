@@ -42,6 +42,8 @@ class SpectralNormConv2d(nn.Conv2d):
     @torch.no_grad()
     def warm_up(self, iterations: int = WARM_UP_ITERATIONS) -> None:
         """Bring ``u`` and ``v`` near the leading singular pair; makes ``σ > 0`` from the start."""
+        if self.weight.is_meta:  # nothing to compute with, and hundreds of slow calls
+            return
         for _ in range(iterations):
             u, v = self._power_iteration(self.u, self.v)
             self.u.copy_(u)

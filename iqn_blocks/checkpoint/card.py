@@ -1,0 +1,111 @@
+"""The model card of a network on the hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from iqn_blocks.describe import describe
+from iqn_blocks.network import IQN
+
+_LONGEST_LIST = 8  # numbers; longer ones are in config.json
+
+_CARD = """\
+---
+library_name: iqn-blocks
+tags:
+- iqn-blocks
+- implicit-quantile-network
+- distributional-reinforcement-learning
+- reinforcement-learning
+---
+
+# {title}
+
+An implicit quantile network ([arXiv:1806.06923](https://arxiv.org/abs/1806.06923)) with
+{total:,} parameters ({frozen:,} of them frozen), built and saved by `iqn-blocks` {version}.
+
+## Load it
+
+```python
+import iqn_blocks
+
+net = iqn_blocks.from_pretrained("{repo_id}").eval()
+img, floats = net.example_inputs(batch=2)
+q, tau = net(img, floats, num_quantiles={quantiles})
+actions = net.q_values(img, floats).argmax(-1)
+```
+
+## Inputs and outputs
+
+`B` is the batch, `K` the number of quantiles; rows of `q` are quantile-major.
+
+| name | shape | meaning |
+|---|---|---|
+{shapes}
+
+## Stages
+
+```text
+{stages}
+```
+
+## Configuration
+
+| key | value |
+|---|---|
+{keys}
+"""
+
+
+def model_card(net: IQN, repo_id: str) -> str:
+    """The text of ``README.md``: how to load, shapes, parameters by stage, configuration."""
+    import iqn_blocks
+
+    parameters = list(net.parameters())
+    return _CARD.format(
+        title=repo_id.rpartition("/")[2],
+        repo_id=repo_id,
+        version=iqn_blocks.__version__,
+        total=sum(p.numel() for p in parameters),
+        frozen=sum(p.numel() for p in parameters if not p.requires_grad),
+        quantiles=net.config.nn.iqn.n,
+        shapes="\n".join(_shape_rows(net)),
+        stages=describe(net),
+        keys="\n".join(
+            f"| `{key}` | {_cell(value)} |" for key, value in _flat(net.config.to_dict())
+        ),
+    )
+
+
+def _shape_rows(net: IQN) -> Iterator[str]:
+    img, floats = net.example_inputs(1)
+    if img is not None:
+        channels, height, width = img.shape[1:]
+        scaling = {"signed": "(x − 128) / 128", "unit": "x / 255"}[net.config.nn.vis.uint8_scaling]
+        yield (
+            f"| `img` | (B, {channels}, {height}, {width}) | uint8, normalised inside as "
+            f"{scaling}, or floating and already normalised |"
+        )
+    if floats is not None:
+        yield f"| `floats` | (B, {floats.shape[1]}) | raw units, normalised inside |"
+    actions, offsets = net.config.n_actions, net.config.n_actions_per_block
+    shape = f"{actions}" if offsets == 1 else f"{offsets}, {actions}"
+    yield f"| `q` | (K·B, {shape}) | quantile values of the actions |"
+    yield "| `tau` | (K·B, 1) | their quantile levels |"
+
+
+def _flat(data: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in data.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list) and len(value) > _LONGEST_LIST:
+        return f"{len(value)} values, see `config.json`"
+    text = json.dumps(value, ensure_ascii=False).replace("`", "'").replace("|", "\\|")
+    return f"`{text}`"

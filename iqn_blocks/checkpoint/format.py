@@ -1,0 +1,219 @@
+"""The two files of a checkpoint folder: their names, their bytes, and what ``config.json`` says.
+
+``config.json`` names the SHA-256 of the weights, so it alone decides which weights belong to it:
+``model.safetensors``, or ``model-<digest>.safetensors`` where a save was cut short after it had
+replaced ``config.json``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from iqn_blocks.config import Config
+from iqn_blocks.config.plain import show
+from iqn_blocks.errors import CheckpointError, ConfigError
+
+FORMAT = "iqn-blocks"
+FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+# Every dtype that a tensor in the file may have, by the name `config.json` uses.
+DTYPES: Mapping[str, torch.dtype] = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (
+        torch.float64,
+        torch.float32,
+        torch.bfloat16,
+        torch.float16,
+        torch.int64,
+        torch.int32,
+        torch.int16,
+        torch.int8,
+        torch.uint8,
+        torch.bool,
+    )
+}
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_KEYS = {
+    "format": str,
+    "format_version": int,
+    "library_version": str,
+    "weights_sha256": str,
+    "dtype": str,
+    "other_dtypes": dict,
+    "channels_last": list,
+    "training": bool,
+    "config": dict,
+    "backbones": dict,
+    "settings_sha256": str,
+}
+_SETTINGS = ("dtype", "other_dtypes", "channels_last", "training", "config", "backbones")
+
+
+class Manifest(NamedTuple):
+    """What ``config.json`` holds.
+
+    ``dtype`` is that of the network's parameters, ``other_dtypes`` names the tensors of another
+    one, such as the statistics of floats in a half-precision network, ``channels_last`` those laid
+    out so: files do not hold a layout, and convolutions round by it. ``backbones`` holds what the
+    Hugging Face models inside the network are rebuilt from. ``edited`` is the SHA-256 of the
+    settings where it is not the one that was saved with them.
+    """
+
+    config: Config
+    weights_sha256: str
+    dtype: torch.dtype
+    other_dtypes: Mapping[str, torch.dtype]
+    channels_last: Sequence[str]
+    training: bool
+    backbones: Mapping[str, Any]
+    edited: str = ""
+
+    def encode(self) -> bytes:
+        """The bytes of ``config.json``."""
+        import iqn_blocks
+
+        settings = {
+            "dtype": DTYPE_NAMES[self.dtype],
+            "other_dtypes": {name: DTYPE_NAMES[d] for name, d in self.other_dtypes.items()},
+            "channels_last": list(self.channels_last),
+            "training": self.training,
+            "config": self.config.to_dict(),
+            "backbones": dict(self.backbones),
+        }
+        data = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "library_version": iqn_blocks.__version__,
+            "weights_sha256": self.weights_sha256,
+            **settings,
+            "settings_sha256": sha256(canonical_json(settings)),
+        }
+        return (json.dumps(data, indent=2, allow_nan=False) + "\n").encode()
+
+    @classmethod
+    def decode(cls, content: bytes, path: Path) -> Manifest:
+        """The manifest in ``content``, the bytes of the file ``path``.
+
+        Raises:
+            CheckpointError: not JSON, of a newer format, a key missing or of another type, or a
+                configuration that is not valid.
+        """
+        data = _checked_keys(_read_json(content, path), path)
+        try:
+            config = Config.model_validate(data["config"])
+        except ConfigError as error:
+            raise CheckpointError(f"{path}: the configuration is not valid:\n{error}") from error
+        settings = sha256(canonical_json({key: data[key] for key in _SETTINGS}))
+        return cls(
+            config,
+            data["weights_sha256"],
+            _dtype(data["dtype"], "dtype", path),
+            {
+                name: _dtype(value, f"other_dtypes.{name}", path)
+                for name, value in data["other_dtypes"].items()
+            },
+            data["channels_last"],
+            data["training"],
+            data["backbones"],
+            edited="" if settings == data["settings_sha256"] else settings,
+        )
+
+
+def digest_file(digest: str) -> str:
+    """The name that weights have until they take the place of ``model.safetensors``."""
+    return f"model-{digest}.safetensors"
+
+
+def sha256(content: bytes) -> str:
+    """SHA-256 as 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def canonical_json(data: object) -> bytes:
+    """JSON that is the same for equal data, whatever the order of keys."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _read_json(content: bytes, path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(
+            content.decode(),
+            object_pairs_hook=_without_duplicates,
+            parse_constant=_finite,
+            parse_float=_finite,
+        )
+        canonical_json(data)  # refuses what can be read but not be written: too deep a nesting
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path}: is not UTF-8 at byte {error.start}") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path}: is not JSON: {error}") from None
+    except RecursionError:
+        raise CheckpointError(f"{path}: is nested too deeply") from None
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, found {show(data)}")
+    return data
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) != len(pairs):
+        raise ValueError("the same key twice in one object")
+    return data
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number} is not a finite number")
+    return value
+
+
+def _checked_keys(data: dict[str, Any], path: Path) -> dict[str, Any]:
+    if data.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: is not the config.json of an iqn-blocks checkpoint: its format is "
+            f"{show(data.get('format'))}, expected {FORMAT!r}"
+        )
+    version = data.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: has format version {version}, written by iqn-blocks "
+            f"{show(data.get('library_version'))}; this version reads up to {FORMAT_VERSION}: "
+            f"upgrade iqn-blocks"
+        )
+    faults = [f"missing key {key!r}" for key in _KEYS if key not in data]
+    faults += [f"unknown key {key!r}" for key in data if key not in _KEYS]
+    faults += [
+        f"{key}: expected {kind.__name__}, found {show(data[key])}"
+        for key, kind in _KEYS.items()
+        if key in data and type(data[key]) is not kind
+    ]
+    if not faults and version != FORMAT_VERSION:
+        faults.append(f"format_version: expected {FORMAT_VERSION}, found {show(version)}")
+    if not faults and not _DIGEST.fullmatch(data["weights_sha256"]):
+        faults.append(
+            f"weights_sha256: expected 64 hexadecimal digits, found {show(data['weights_sha256'])}"
+        )
+    if faults:
+        raise CheckpointError("\n".join(f"{path}: {fault}" for fault in faults))
+    return data
+
+
+def _dtype(name: object, key: str, path: Path) -> torch.dtype:
+    if not isinstance(name, str) or name not in DTYPES:
+        raise CheckpointError(
+            f"{path}: {key}: expected one of {', '.join(DTYPES)}, found {show(name)}"
+        )
+    return DTYPES[name]

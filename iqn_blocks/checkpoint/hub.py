@@ -1,0 +1,135 @@
+"""Networks on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from iqn_blocks.checkpoint.card import model_card
+from iqn_blocks.checkpoint.format import CONFIG_FILE, WEIGHTS_FILE
+from iqn_blocks.checkpoint.loading import load_folder
+from iqn_blocks.checkpoint.saving import is_writer, plain_network, save_pretrained
+from iqn_blocks.errors import CheckpointError
+from iqn_blocks.network import IQN
+
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
+
+
+def from_pretrained(
+    folder: str | os.PathLike[str],
+    *,
+    map_location: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | Path | None = None,
+    trust_remote_code: bool = False,
+) -> IQN:
+    """The network that :func:`save_pretrained` wrote, bit for bit, in the mode it was saved in.
+
+    Nothing is unpickled, and nothing stays tied to the files: they may change or vanish later.
+
+    Args:
+        folder: a folder, or the id of a model on the hub such as ``"someone/ms-pacman"``.
+        map_location: device to put the network on, the CPU by default.
+        dtype: floating dtype to convert the network to, as ``net.to(dtype)`` does.
+        revision: branch, tag or commit on the hub.
+        token: access token for the hub; by default the one that huggingface_hub finds.
+        cache_dir: where files from the hub are kept; huggingface_hub's cache by default.
+        trust_remote_code: let a Hugging Face model inside the network that needs code of its own
+            fetch and run that code. Say it only for code that you have read.
+
+    Raises:
+        CheckpointError: the folder or hub id does not lead to a checkpoint; a file is damaged, of a
+            newer format, or does not fit its network. All misfits come together, with the file.
+        ValueError: ``dtype`` is not floating, or hub arguments came with a folder.
+    """
+    on_hub = {"revision": revision, "token": token, "cache_dir": cache_dir}
+    given = [name for name, value in on_hub.items() if value is not None]
+    if _is_hub_id(folder):
+        folder = _download(str(folder), revision, token, cache_dir)
+    elif given:
+        raise ValueError(f"{', '.join(given)}: {os.fspath(folder)} is a folder, not a hub id")
+    return load_folder(
+        folder, map_location=map_location, dtype=dtype, trust_remote_code=trust_remote_code
+    )
+
+
+def push_to_hub(
+    net: IQN,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    revision: str | None = None,
+    commit_message: str = "Upload network",
+) -> None:
+    """Upload a network to the hub, with a model card; the repository is made if it does not exist.
+
+    One commit replaces ``config.json``, ``model.safetensors`` and ``README.md``; other files there
+    stay. In a :mod:`torch.distributed` job rank 0 uploads.
+
+    Args:
+        net: the network.
+        repo_id: ``"owner/name"``.
+        private: whether a repository made here is private; the owner's default if omitted.
+        token: access token with the right to write; by default the one that huggingface_hub finds.
+        revision: branch to commit to, ``main`` by default.
+        commit_message: first line of the commit.
+
+    Raises:
+        TypeError: as in :func:`save_pretrained`.
+        OSError: the hub cannot be reached or refuses (huggingface_hub's own errors).
+    """
+    net = plain_network(net)
+    if not is_writer():
+        return
+    from huggingface_hub import HfApi
+
+    with TemporaryDirectory() as folder:
+        save_pretrained(net, folder)
+        (Path(folder) / "README.md").write_text(model_card(net, repo_id), encoding="utf-8")
+        api = HfApi(token=token)
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            revision=revision,
+            commit_message=commit_message,
+        )
+
+
+def _is_hub_id(folder: str | os.PathLike[str]) -> bool:
+    """A string that looks like ``owner/name`` or ``name`` and is no path that exists here."""
+    return (
+        isinstance(folder, str)
+        and _HUB_ID.fullmatch(folder) is not None
+        and not os.path.lexists(folder)
+    )
+
+
+def _download(
+    repo_id: str,
+    revision: str | None,
+    token: str | None,
+    cache_dir: str | Path | None,
+) -> str:
+    """The folder into which both files of one commit were downloaded."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return snapshot_download(
+            repo_id,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            allow_patterns=[CONFIG_FILE, WEIGHTS_FILE],
+        )
+    except Exception as error:  # connection, permission, name and cache errors share no base
+        raise CheckpointError(
+            f"{repo_id}: there is no such folder, and the hub did not give it: {error}"
+        ) from error
