@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load as decode_tensors
 from torch import Tensor
 
+from iqn_blocks.checkpoint.backbones import check_backbones
 from iqn_blocks.checkpoint.format import (
     CONFIG_FILE,
     DTYPE_NAMES,
@@ -130,18 +131,17 @@ def _empty_network(checkpoint: Checkpoint, trust_remote_code: bool) -> IQN:
     """A network of the right structure and dtypes, whose values are yet to come."""
     manifest = checkpoint.manifest
     path = checkpoint.path.with_name(CONFIG_FILE)
-    if not trust_remote_code and _holds_key(manifest.backbones, "auto_map"):
-        raise CheckpointError(
-            f"{path}: the Hugging Face model inside this network needs code of its own, from "
-            f"outside this folder; if you have read that code, pass trust_remote_code=True"
-        )
     try:
-        if route(manifest.config) in TOPOLOGIES and not manifest.backbones:
+        built_in = route(manifest.config) in TOPOLOGIES
+        check_backbones(manifest, path, built_in=built_in, trust_remote_code=trust_remote_code)
+        if built_in and not manifest.backbones:
             with torch.device("meta"):  # shapes alone: nothing is drawn or allocated
                 net = assemble(manifest.config)
         else:
             with torch.random.fork_rng(devices=[]):
                 net = assemble(manifest.config, manifest.backbones)
+    except CheckpointError:
+        raise
     except ValueError as error:
         raise CheckpointError(f"{path}: no network can be built from it:\n{error}") from error
     net.to(manifest.dtype)
@@ -153,13 +153,6 @@ def _empty_network(checkpoint: Checkpoint, trust_remote_code: bool) -> IQN:
             layout = torch.channels_last if last else torch.contiguous_format
             tensor.data = torch.empty_like(tensor, memory_format=layout)
     return net
-
-
-def _holds_key(data: object, key: str) -> bool:
-    """Whether plain data holds ``key`` at any depth."""
-    if isinstance(data, dict):
-        return key in data or any(_holds_key(value, key) for value in data.values())
-    return isinstance(data, list) and any(_holds_key(value, key) for value in data)
 
 
 def _check(net: IQN, checkpoint: Checkpoint) -> None:

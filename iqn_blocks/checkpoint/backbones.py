@@ -1,0 +1,66 @@
+"""What a checkpoint says of the Hugging Face models in its network, checked before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from iqn_blocks.checkpoint.format import Manifest
+from iqn_blocks.config import Config
+from iqn_blocks.config.routing import parts
+from iqn_blocks.errors import CheckpointError
+
+_KEYS = {"vision": {"config", "processor"}, "trunk": {"config"}}
+
+
+def check_backbones(
+    manifest: Manifest, path: Path, *, built_in: bool, trust_remote_code: bool
+) -> None:
+    """Whether every model can be rebuilt from ``path`` alone, and without code from elsewhere.
+
+    A folder may come from anybody: what it says of trust does not count, what the caller says does.
+
+    Raises:
+        CheckpointError: a model has no entry, an entry has no model, or one needs code of its own
+            that ``trust_remote_code`` does not allow.
+    """
+    backbones = manifest.backbones
+    keys = {
+        name: {key for key in entry if isinstance(entry[key], dict)}
+        for name, entry in backbones.items()
+        if isinstance(entry, dict)
+    }
+    if built_in and (keys != _expected(manifest.config) or len(keys) != len(backbones)):
+        raise CheckpointError(
+            f"{path}: backbones: expected {_in_words(_expected(manifest.config))}, found "
+            f"{_in_words(keys)}"
+        )
+    # An encoder of the user's own loads models as the configuration says.
+    own = not built_in and True in _values(manifest.config.to_dict(), "trust_remote_code")
+    if (own or any(_values(dict(backbones), "auto_map"))) and not trust_remote_code:
+        raise CheckpointError(
+            f"{path}: a Hugging Face model in this network needs code of its own, from outside "
+            f"this folder; if you have read that code, pass trust_remote_code=True"
+        )
+
+
+def _expected(config: Config) -> dict[str, set[str]]:
+    found = parts(config)
+    there = {"vision": found.branch == "hf_transformer", "trunk": found.trunk == "hf_embedding"}
+    return {name: _KEYS[name] for name, is_there in there.items() if is_there}
+
+
+def _in_words(keys: dict[str, set[str]]) -> str:
+    return ", ".join(f"{name} ({', '.join(sorted(k))})" for name, k in keys.items()) or "none"
+
+
+def _values(data: Any, key: str) -> Iterator[Any]:
+    """The values of ``key`` at any depth of plain data."""
+    if isinstance(data, dict):
+        if key in data:
+            yield data[key]
+        data = list(data.values())
+    if isinstance(data, list):
+        for item in data:
+            yield from _values(item, key)
