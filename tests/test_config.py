@@ -282,7 +282,7 @@ def test_conv_keys_of_btr_fill_what_is_omitted() -> None:
     assert config.nn.vis.cnn == Cnn(
         use_impala_cnn=True, impala_model_size=4, adaptive_maxpool_size=2
     )
-    assert config.btr == Btr()
+    assert config.btr == Btr(impala_model_size=3)  # overruled, and so not read
     written_out = {"use_impala_cnn": False, "impala_model_size": 2}
     assert parse({**nested("nn.vis.cnn", written_out), "btr": btr}).nn.vis.cnn == Cnn(
         adaptive_maxpool_size=2
