@@ -10,9 +10,15 @@ from typing import Any
 from iqn_blocks.checkpoint.format import CONFIG_FILE, FORMAT
 from iqn_blocks.checkpoint.loading import read_folder
 from iqn_blocks.errors import CheckpointError
-from iqn_blocks.interop import trackmania_rl
 from iqn_blocks.interop._naming import Row
 from iqn_blocks.interop._transfer import read, write
+from iqn_blocks.interop.trackmania_rl.files import (
+    FUSION_WEIGHTS_FILE,
+    WEIGHTS_FILE,
+    read_fusion_folder,
+    read_weights,
+)
+from iqn_blocks.interop.trackmania_rl.state_dicts import load_encoder as load_trackmania_encoder
 from iqn_blocks.network import IQN
 
 KEY = "nn.init_from_pretrained"
@@ -40,16 +46,16 @@ def load_encoder(net: IQN, path: str) -> None:
 def _load(net: IQN, path: Path) -> None:
     if not path.exists():
         raise CheckpointError("there is no such file or folder; set a path that exists, or ''")
-    if path.is_file() or (path / trackmania_rl.WEIGHTS_FILE).is_file():
-        trackmania_rl.load_encoder(net, trackmania_rl.read_weights(path))
+    if path.is_file() or (path / WEIGHTS_FILE).is_file():
+        load_trackmania_encoder(net, read_weights(path))
     elif _is_ours(path):
         _load_ours(net, read_folder(path).tensors)
-    elif (path / trackmania_rl.FUSION_WEIGHTS_FILE).is_file():
-        trackmania_rl.load_encoder(net, trackmania_rl.read_fusion_folder(path))
+    elif (path / FUSION_WEIGHTS_FILE).is_file():
+        load_trackmania_encoder(net, read_fusion_folder(path))
     else:
         raise CheckpointError(
-            f"found neither {CONFIG_FILE} with {trackmania_rl.FUSION_WEIGHTS_FILE} nor "
-            f"{trackmania_rl.WEIGHTS_FILE} in it; set a folder that save_pretrained wrote, or one "
+            f"found neither {CONFIG_FILE} with {FUSION_WEIGHTS_FILE} nor "
+            f"{WEIGHTS_FILE} in it; set a folder that save_pretrained wrote, or one "
             f"of trackmania_rl"
         )
 

@@ -86,20 +86,29 @@ def image_head(config: Any, norm: Wrap = spectral_norm) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Flatten())
 
 
+def image_width(image_head: nn.Module, config: Any) -> int:
+    size = config.nn.vis.image_size
+    frame = torch.zeros(1, config.nn.vis.in_channels, size.height, size.width)
+    return int(image_head(frame).shape[1])
+
+
+def native(block: Any, width: int) -> nn.TransformerEncoder:
+    layer = nn.TransformerEncoderLayer(
+        width,
+        block.n_heads,
+        max(64, width * block.ff_mult),
+        block.dropout,
+        activation="gelu",
+        batch_first=True,
+    )
+    return nn.TransformerEncoder(layer, block.n_layers, enable_nested_tensor=False)
+
+
 class Trunk(nn.Module):
     def __init__(self, slot: Any) -> None:
         super().__init__()
-        width = slot.d_model
-        layer = nn.TransformerEncoderLayer(
-            width,
-            slot.n_heads,
-            max(64, width * slot.ff_mult),
-            slot.dropout,
-            activation="gelu",
-            batch_first=True,
-        )
-        self.width = width
-        self.enc = nn.TransformerEncoder(layer, slot.n_layers, enable_nested_tensor=False)
+        self.width = slot.d_model
+        self.enc = native(slot, self.width)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.enc(x.reshape(len(x), -1, self.width)).mean(1)
@@ -133,21 +142,15 @@ def dueling(value: Tensor, advantage: Tensor) -> Tensor:
     return value + advantage - advantage.mean(-1, keepdim=True)
 
 
-class Classic(nn.Module):
-    """The classic network; ``forward`` takes τ as ``(K·B, 1)``."""
+class QuantilePath(nn.Module):
+    """Everything behind the state; τ is ``(K·B, 1)``."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
-        state = 0
-        self.img_head = self.float_feature_extractor = self.A_head_multi = None
-        if not config.nn.vis.no_image:
-            self.img_head = image_head(config)
-            size = config.nn.vis.image_size
-            frame = torch.zeros(1, config.nn.vis.in_channels, size.height, size.width)
-            state += self.img_head(frame).shape[1]
-        if config.float_input_dim:
-            state += self.add_floats(config.float_input_dim, config.nn.float.mlp.hidden_dim)
+
+    def add_path(self, state: int) -> None:
+        config = self.config
         self.iqn_fc = nn.Sequential(
             nn.Linear(config.nn.iqn.embedding_dimension, state), activation(config)
         )
@@ -155,11 +158,37 @@ class Classic(nn.Module):
         count, offsets = config.n_actions, config.n_actions_per_block
         outputs = None if offsets > 1 else count
         self.A_head = head(config, slots.advantage, state, outputs, noisy_last=noisy)
+        self.A_head_multi = None
         if offsets > 1:
             width = self.A_head(torch.zeros(1, state)).shape[1]
             linear = NoisyByMatrix if noisy else nn.Linear
             self.A_head_multi = linear(width, offsets * count)
         self.V_head = head(config, slots.value, state, 1, noisy_last=config.btr.noisy_value_readout)
+
+    def quantiles(self, state: Tensor, tau: Tensor) -> Tensor:
+        iqn = self.config.nn.iqn
+        i = torch.arange(iqn.embedding_dimension).to(tau) + iqn.cosine_start
+        x = state.repeat(len(tau) // len(state), 1) * self.iqn_fc(torch.cos(math.pi * i * tau))
+        advantage = self.A_head(x)
+        if self.A_head_multi is not None:
+            shape = (-1, self.config.n_actions_per_block, self.config.n_actions)
+            advantage = self.A_head_multi(advantage).view(shape)
+        return dueling(self.V_head(x), advantage)
+
+
+class Classic(QuantilePath):
+    """The classic network."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        state = 0
+        self.img_head = self.float_feature_extractor = None
+        if not config.nn.vis.no_image:
+            self.img_head = image_head(config)
+            state += image_width(self.img_head, config)
+        if config.float_input_dim:
+            state += self.add_floats(config.float_input_dim, config.nn.float.mlp.hidden_dim)
+        self.add_path(state)
 
     def add_floats(self, count: int, width: int) -> int:
         self.register_buffer("float_inputs_mean", torch.randn(count))
@@ -181,16 +210,6 @@ class Classic(nn.Module):
             normal = (floats - self.float_inputs_mean) / self.float_inputs_std
             parts.append(self.float_feature_extractor(normal))
         return self.quantiles(torch.cat(parts, 1), tau)
-
-    def quantiles(self, state: Tensor, tau: Tensor) -> Tensor:
-        iqn = self.config.nn.iqn
-        i = torch.arange(iqn.embedding_dimension).to(tau) + iqn.cosine_start
-        x = state.repeat(len(tau) // len(state), 1) * self.iqn_fc(torch.cos(math.pi * i * tau))
-        advantage = self.A_head(x)
-        if self.A_head_multi is not None:
-            shape = (-1, self.config.n_actions_per_block, self.config.n_actions)
-            advantage = self.A_head_multi(advantage).view(shape)
-        return dueling(self.V_head(x), advantage)
 
 
 class Btr(nn.Module):

@@ -17,6 +17,7 @@ import iqn_blocks
 from iqn_blocks.checkpoint import from_pretrained, save_pretrained
 from iqn_blocks.errors import CheckpointError, ConfigError
 from iqn_blocks.interop import trackmania_rl
+from iqn_blocks.interop.trackmania_rl.files import read_fusion_folder
 from tests.configs import merge, tiny
 
 THEIRS: dict[str, Any] = {
@@ -217,11 +218,11 @@ def test_a_start_that_does_not_exist_or_fit(run: Path, spoil: Any) -> None:
 def test_folders_of_fusion_policies(tmp_path: Path) -> None:
     state = {"policy.img_head.0.weight": torch.ones(2), "policy.trunk.0.weight": torch.zeros(2)}
     safetensors.torch.save_file(state, tmp_path / "model.safetensors")
-    found = trackmania_rl.read_fusion_folder(tmp_path)
+    found = read_fusion_folder(tmp_path)
     assert_same(found, {"fusion.img_head.0.weight": torch.ones(2)})
     safetensors.torch.save_file({"x": torch.ones(2)}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"names start with 'policy\.', found x"):
-        trackmania_rl.read_fusion_folder(tmp_path)
+        read_fusion_folder(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"no")
     with pytest.raises(CheckpointError, match="is not a safetensors file"):
-        trackmania_rl.read_fusion_folder(tmp_path)
+        read_fusion_folder(tmp_path)

@@ -17,20 +17,27 @@ _POOLER = "pooler."
 def current_names(
     net: nn.Module, rows: Sequence[Row], tensors: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    """``tensors`` with backbones under the names of the installed transformers, poolers dropped."""
+    """``tensors`` with backbones as the network keeps them.
+
+    Names are those of the installed transformers, and without parts of a model that the network
+    leaves out because nothing depends on them, such as a pooler or word embeddings.
+    """
     for prefix, backbone in _backbones(net, rows):
         expected = {row.theirs for row in rows if row.theirs.startswith(prefix)}
         inside = {name: value for name, value in tensors.items() if name.startswith(prefix)}
-        found = {
-            name: value
-            for name, value in inside.items()
-            if name in expected or not name.startswith(prefix + _POOLER)
-        }
-        if set(found) != expected:
+        whole = expected | {prefix + name for name in _names_of_whole(backbone)}
+        found = {n: v for n, v in inside.items() if not n.startswith(prefix + _POOLER)}
+        if not found.keys() <= whole:
             found = _translated(backbone, prefix, found)
         outside = {name: value for name, value in tensors.items() if name not in inside}
-        tensors = {**outside, **found}
+        tensors = {**outside, **{n: v for n, v in found.items() if n in expected or n not in whole}}
     return tensors
+
+
+def _names_of_whole(backbone: Any) -> set[str]:
+    """Names in a model of that kind from which nothing has been removed."""
+    with torch.device("meta"):
+        return set(type(backbone)(backbone.config).state_dict())
 
 
 def _backbones(net: nn.Module, rows: Sequence[Row]) -> Iterator[tuple[str, nn.Module]]:
@@ -45,7 +52,7 @@ def _backbones(net: nn.Module, rows: Sequence[Row]) -> Iterator[tuple[str, nn.Mo
 
 
 def _translated(backbone: Any, prefix: str, found: Mapping[str, Any]) -> dict[str, Any]:
-    """``found`` as transformers reads it into such a model, with what it does not fit left in."""
+    """``found`` as transformers reads it into such a model, and what does not fit as it is."""
     if not found or not all(isinstance(value, Tensor) for value in found.values()):
         return dict(found)
     plain = {name.removeprefix(prefix): value.detach().clone() for name, value in found.items()}
@@ -62,11 +69,8 @@ def _translated(backbone: Any, prefix: str, found: Mapping[str, Any]) -> dict[st
     misshaped = {name: torch.empty(shape) for name, shape, _ in report["mismatched_keys"]}
     absent = {*report["missing_keys"], *misshaped}
     read = {name: value for name, value in model.state_dict().items() if name not in absent}
-    extra = {name: plain[name] for name in report["unexpected_keys"] if name in plain}
-    kept = {**read, **misshaped, **extra}
-    return {
-        f"{prefix}{name}": value for name, value in kept.items() if not name.startswith(_POOLER)
-    }
+    extra = {name: plain.get(name, torch.empty(0)) for name in report["unexpected_keys"]}
+    return {f"{prefix}{name}": value for name, value in {**read, **misshaped, **extra}.items()}
 
 
 @contextmanager

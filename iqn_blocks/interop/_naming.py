@@ -58,6 +58,12 @@ class Row:
     layer: nn.Module
 
     @property
+    def also(self) -> tuple[tuple[int, ...], ...]:
+        """Other shapes to accept: ours, where there is only a dimension of size 1 in addition."""
+        ours = tuple(self.target.shape)
+        return (ours,) if self.shape == (1, *ours) else ()
+
+    @property
     def is_noise_matrix(self) -> bool:
         """Whether it is ``ε_in`` here and the matrix ``ε_out ε_inᵀ`` there."""
         return isinstance(self.layer, NoisyLinear) and self.ours.endswith(".epsilon_in")
@@ -66,16 +72,6 @@ class Row:
     def noise_vector(self) -> str:
         """The name there of ``ε_out`` beside a noise matrix."""
         return self.theirs.removesuffix("weight_epsilon") + "bias_epsilon"
-
-
-def plain_network(net: nn.Module) -> IQN:
-    """The network itself, also where ``torch.compile`` wrapped it."""
-    plain = getattr(net, _COMPILED, net)
-    if not isinstance(plain, IQN):
-        raise TypeError(
-            f"net: expected a network made by iqn_blocks.build, got {type(plain).__name__}"
-        )
-    return plain
 
 
 def plain_name(name: str) -> str:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from iqn_blocks.blocks import FloatNormalization, NoisyLinear
+from iqn_blocks.checkpoint.saving import plain_network
 from iqn_blocks.errors import CheckpointError
-from iqn_blocks.interop._naming import Naming, Row, plain_network, table
+from iqn_blocks.interop._naming import Naming, Row, table
 
 
 def export(net: nn.Module, naming: Naming) -> dict[str, Tensor]:
@@ -85,7 +86,7 @@ def _misfit(value: object, row: Row) -> str:
     """What is wrong with a value taken alone; empty if nothing."""
     if not isinstance(value, Tensor):
         return f"expected a tensor, found {type(value).__name__}"
-    if tuple(value.shape) != row.shape:
+    if tuple(value.shape) not in (row.shape, *row.also):
         return f"expected shape {row.shape}, found {tuple(value.shape)}"
     if value.is_meta or value.layout != torch.strided:
         return f"expected a dense tensor with data, found {value.layout} on {value.device}"

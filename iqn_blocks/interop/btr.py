@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
+from iqn_blocks.checkpoint.saving import plain_network
 from iqn_blocks.interop._naming import (
     SPECTRAL_PARAMETRIZATION,
     Naming,
     normalized,
-    plain_network,
     table,
 )
 from iqn_blocks.interop._transfer import read, write

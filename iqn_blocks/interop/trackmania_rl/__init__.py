@@ -3,27 +3,7 @@
 from __future__ import annotations
 
 from iqn_blocks.interop.trackmania_rl.configs import load_config
-from iqn_blocks.interop.trackmania_rl.files import (
-    FUSION_WEIGHTS_FILE,
-    WEIGHTS_FILE,
-    load_checkpoint,
-    read_fusion_folder,
-    read_weights,
-)
-from iqn_blocks.interop.trackmania_rl.state_dicts import (
-    load_encoder,
-    load_state_dict,
-    to_state_dict,
-)
+from iqn_blocks.interop.trackmania_rl.files import load_checkpoint
+from iqn_blocks.interop.trackmania_rl.state_dicts import load_state_dict, to_state_dict
 
-__all__ = [
-    "FUSION_WEIGHTS_FILE",
-    "WEIGHTS_FILE",
-    "load_checkpoint",
-    "load_config",
-    "load_encoder",
-    "load_state_dict",
-    "read_fusion_folder",
-    "read_weights",
-    "to_state_dict",
-]
+__all__ = ["load_checkpoint", "load_config", "load_state_dict", "to_state_dict"]

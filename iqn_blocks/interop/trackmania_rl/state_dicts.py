@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from iqn_blocks.checkpoint.saving import plain_network
 from iqn_blocks.interop._hf_names import current_names
-from iqn_blocks.interop._naming import normalized, plain_network, table
+from iqn_blocks.interop._naming import normalized, table
 from iqn_blocks.interop._transfer import export, read, write
 from iqn_blocks.interop.trackmania_rl.names import NAMING, QUANTILE_PATH
 
