@@ -101,7 +101,7 @@ def _bert() -> Any:
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=24,
-        max_position_embeddings=16,
+        max_position_embeddings=32,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
@@ -116,7 +116,7 @@ def _roberta() -> Any:
         num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=32,
-        max_position_embeddings=18,
+        max_position_embeddings=34,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
@@ -130,7 +130,7 @@ def _gpt2() -> Any:
         n_embd=16,
         n_layer=1,
         n_head=2,
-        n_positions=16,
+        n_positions=32,
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
@@ -147,7 +147,7 @@ def _llama() -> Any:
         num_attention_heads=2,
         num_key_value_heads=1,
         intermediate_size=24,
-        max_position_embeddings=16,
+        max_position_embeddings=32,
     )
 
 

@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -25,15 +25,23 @@ if TYPE_CHECKING:
 
 PROCESSOR_FILE = "preprocessor_config.json"
 
+Input = Literal["pixel_values", "inputs_embeds"]
+SUCH_AS: Mapping[Input, str] = {
+    "pixel_values": "ViT, DINOv2, Swin or ConvNeXt",
+    "inputs_embeds": "BERT, RoBERTa, GPT-2 or Llama",
+}
 
-def load_model(path: str, *, key: str = "path", trust_remote_code: bool = False) -> PreTrainedModel:
+
+def load_model(
+    path: str, takes: Input, *, key: str = "path", trust_remote_code: bool = False
+) -> PreTrainedModel:
     """The model of a folder or hub id with its weights, in the default dtype and on the CPU.
 
-    ``key`` is what error messages call the path by.
+    ``takes`` is the input that it is for, ``key`` what error messages call the path by.
 
     Raises:
         ConfigError: no such folder, a configuration or weights that cannot be read, weights that
-            are missing, a hub that cannot be reached.
+            are missing, a hub that cannot be reached, a model for other inputs.
     """
     from transformers import AutoModel
 
@@ -47,12 +55,12 @@ def load_model(path: str, *, key: str = "path", trust_remote_code: bool = False)
             use_safetensors=True,
             dtype=torch.get_default_dtype(),
             attn_implementation=attention,
-            ignore_mismatched_sizes=True,  # with the report below, an error that names them
+            ignore_mismatched_sizes=True,  # they are an error below, which names them
             output_loading_info=True,
             **_without_pooler(config),
         )
 
-    accepted = "model.safetensors beside config.json"
+    accepted = "model.safetensors beside config.json; weights in other files are not read"
     with _explained(key, path, "its weights cannot be loaded", accepted), _quiet():
         model, report = _with_sdpa(load)
     absent = sorted(report["missing_keys"])
@@ -63,11 +71,12 @@ def load_model(path: str, *, key: str = "path", trust_remote_code: bool = False)
             f"{type(model).__name__}: {', '.join(absent[:3])}{', …' if absent[3:] else ''}; "
             "accepted: weights of this very model; save it again with save_pretrained"
         )
-    return _ready(model)
+    return _ready(model, takes, path, key)
 
 
 def model_from_config(
     config: Mapping[str, Any],
+    takes: Input,
     *,
     path: str = "",
     key: str = "path",
@@ -101,7 +110,8 @@ def model_from_config(
         )
 
     with _explained(key, path, "its model cannot be built", "a model that AutoModel knows"):
-        return _ready(_with_sdpa(make))
+        model = _with_sdpa(make)
+    return _ready(model, takes, path, key)
 
 
 def read_processor(path: str, *, key: str = "path") -> dict[str, Any]:
@@ -112,7 +122,7 @@ def read_processor(path: str, *, key: str = "path") -> dict[str, Any]:
     """
     from transformers.utils.hub import cached_file
 
-    with _explained(key, path, f"{PROCESSOR_FILE} cannot be read", "a JSON object, or no file"):
+    with _explained(key, path, f"its {PROCESSOR_FILE} cannot be read", "a JSON object, or no file"):
         file = cached_file(path, PROCESSOR_FILE, _raise_exceptions_for_missing_entries=False)
         found = {} if file is None else json.loads(Path(file).read_text(encoding="utf-8"))
         if not isinstance(found, dict):
@@ -130,22 +140,23 @@ def plain_config(model: PreTrainedModel) -> dict[str, Any]:
 def _read_config(path: str, key: str, trust_remote_code: bool) -> PretrainedConfig:
     from transformers import AutoConfig
 
-    folder = Path(path)
+    folder, contents = Path(path), "a folder that holds config.json and model.safetensors"
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ConfigError(
-                f"{key}: found {path!r}, a folder without config.json; accepted: a folder that "
-                "holds config.json and model.safetensors, or a hub id; save the model there"
+                f"{key}: found {path!r}, a folder without config.json; accepted: {contents}, or a "
+                "hub id; save the model there"
             )
-    elif folder.exists() or _looks_local(path):
-        raise ConfigError(
-            f"{key}: found {path!r}, but there is no such folder; accepted: a folder that holds "
-            "config.json and model.safetensors, or a hub id (name, or owner/name)"
-        )
-    what = "its config.json cannot be read"
-    if not folder.is_dir():
-        what = "no such folder, and the hub did not give a configuration under that id"
-    with _explained(key, path, what, "config.json of a model that transformers knows"):
+        what, accepted = "its config.json cannot be read", "that of a model transformers knows"
+    else:
+        if folder.exists() or _looks_local(path):
+            raise ConfigError(
+                f"{key}: found {path!r}, but there is no such folder; accepted: {contents}, or a "
+                "hub id (name, or owner/name); correct the path"
+            )
+        what = "there is no such folder, and the hub gave no configuration of that id"
+        accepted = f"{contents}, or the id of a model that the hub or its cache has"
+    with _explained(key, path, what, accepted):
         config: PretrainedConfig = AutoConfig.from_pretrained(
             path, trust_remote_code=trust_remote_code
         )
@@ -169,7 +180,7 @@ def _explained(key: str, path: str, what: str, accepted: str) -> Iterator[None]:
             flag = f"{key.rpartition('.')[0]}.trust_remote_code".lstrip(".")
             hint = f"; if you trust the model's own code, set {flag} to true"
         raise ConfigError(
-            f"{key}: found {path!r}; {what} ({type(error).__name__}: {reason[:400]}); accepted: "
+            f"{key}: found {path!r}; {what} ({type(error).__name__}: {reason[:300]}); accepted: "
             f"{accepted}{hint}"
         ) from error
 
@@ -177,13 +188,16 @@ def _explained(key: str, path: str, what: str, accepted: str) -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep transformers' table of unexpected weights off the screen: no model here needs them."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
     log = logging.getLogger("transformers.modeling_utils")
-    level = log.level
-    log.setLevel(logging.ERROR)
+    log.addFilter(other)
     try:
         yield
     finally:
-        log.setLevel(level)
+        log.removeFilter(other)
 
 
 def _without_pooler(config: PretrainedConfig) -> dict[str, Any]:
@@ -191,7 +205,7 @@ def _without_pooler(config: PretrainedConfig) -> dict[str, Any]:
     from transformers import MODEL_MAPPING
 
     model: Any = MODEL_MAPPING.get(type(config), None)
-    takes = model is not None and "add_pooling_layer" in inspect.signature(model).parameters
+    takes = inspect.isclass(model) and "add_pooling_layer" in inspect.signature(model).parameters
     return {"add_pooling_layer": False} if takes else {}
 
 
@@ -203,8 +217,13 @@ def _with_sdpa(make: Callable[[str], Any]) -> Any:
         return make("eager")
 
 
-def _ready(model: Any) -> PreTrainedModel:
+def _ready(model: Any, takes: Input, path: str, key: str) -> PreTrainedModel:
     """In training mode, as every new module is; named outputs, and no cache of keys and values."""
+    if takes not in inspect.signature(model.forward).parameters:
+        raise ConfigError(
+            f"{key}: found {path!r} ({type(model).__name__}), which takes no {takes}; accepted: a "
+            f"model that does, such as {SUCH_AS[takes]}; name another model"
+        )
     model.config.return_dict = True
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False

@@ -8,14 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from iqn_blocks.blocks.hf import plain_config
-from iqn_blocks.blocks.probing import arguments, one_row, probe
+from iqn_blocks.blocks.probing import called, one_row, probe
 from iqn_blocks.blocks.tokens import projection
 from iqn_blocks.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-_WANTED = "a model that takes inputs_embeds, such as BERT, RoBERTa, GPT-2 or Llama"
 
 
 class HFTrunk(nn.Module):
@@ -40,12 +38,11 @@ class HFTrunk(nn.Module):
         key: str = "backbone",
     ) -> None:
         super().__init__()
-        arguments(backbone, "inputs_embeds", key, _WANTED)
         positions = _positions(backbone)
         if positions is not None and n_tokens > positions:
             raise ConfigError(
-                f"{key}: found {type(backbone).__name__} with {positions} positions, but the "
-                f"network has {n_tokens} tokens; accepted: at most {positions}; name a model with "
+                f"{key}: found {called(backbone)} with {positions} positions, but the network has "
+                f"{n_tokens} tokens; accepted: at most {positions}; name a model with "
                 "more positions, or reduce the tokens"
             )
         embedding: Any = backbone.get_input_embeddings()
@@ -54,7 +51,7 @@ class HFTrunk(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.backbone = backbone
         zeros = torch.zeros(1, n_tokens, width)
-        hidden = probe(backbone, lambda: self._last_hidden_state(zeros), key, _WANTED)
+        hidden = probe(backbone, lambda: self._last_hidden_state(zeros), "inputs_embeds", key)
         self.output_projection = projection(hidden.shape[-1], d_model)
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ depend on, such as a pooler, is removed from the model.
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from iqn_blocks.blocks.hf import plain_config
 from iqn_blocks.blocks.pixels import PixelValues
-from iqn_blocks.blocks.probing import arguments, one_row, probe
+from iqn_blocks.blocks.probing import called, one_row, probe
 from iqn_blocks.blocks.tokens import as_tokens, projection
 from iqn_blocks.errors import ConfigError
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 CLASS_TOKENS = ("cls_token", "class_token", "class_embedding")  # what models call its parameter
-_WANTED = "a vision model that takes pixel_values, such as ViT, DINOv2, Swin or ConvNeXt"
 
 
 class HFVision(nn.Module):
@@ -41,15 +41,15 @@ class HFVision(nn.Module):
         super().__init__()
         self.pixels = pixels
         self.backbone = backbone
-        accepted = arguments(backbone, "pixel_values", key, _WANTED)
+        accepted = inspect.signature(backbone.forward).parameters
         size = pixels.spec.size
         resized = _image_size(backbone) != size and "interpolate_pos_encoding" in accepted
         self._extra: dict[str, Any] = {"interpolate_pos_encoding": True} if resized else {}
         zeros = torch.zeros(1, 3, *size)
-        out = probe(backbone, lambda: self._last_hidden_state(zeros), key, _WANTED)
+        out = probe(backbone, lambda: self._last_hidden_state(zeros), "pixel_values", key)
         if out.ndim not in (3, 4):
             raise ConfigError(
-                f"{key}: found {type(backbone).__name__}, whose last_hidden_state has shape "
+                f"{key}: found {called(backbone)}, whose last_hidden_state has shape "
                 f"{tuple(out.shape)}; accepted: tokens (B, T, d) or a map (B, d, H, W); name "
                 "another model"
             )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from iqn_blocks.blocks.hf import SUCH_AS, Input
 from iqn_blocks.errors import ConfigError
 
 
@@ -19,26 +19,12 @@ class PassThrough(nn.Module):
         return x
 
 
-def arguments(model: nn.Module, needed: str, key: str, wanted: str) -> set[str]:
-    """What the model's forward takes.
-
-    Raises:
-        ConfigError: ``needed`` is not among it; ``key`` and ``wanted`` are for the message.
-    """
-    found = set(inspect.signature(model.forward).parameters)
-    if needed not in found:
-        raise ConfigError(
-            f"{key}: found {type(model).__name__}, which takes no {needed}; accepted: {wanted}; "
-            "name another model"
-        )
-    return found
-
-
-def probe(model: nn.Module, run: Callable[[], Tensor], key: str, wanted: str) -> Tensor:
+def probe(model: nn.Module, run: Callable[[], Tensor], takes: Input, key: str) -> Tensor:
     """The result of ``run``, after which ``model`` is without what that does not depend on.
 
     Raises:
-        ConfigError: ``run`` fails; ``key`` and ``wanted`` are for the message.
+        ConfigError: ``run`` fails; ``takes`` is the input that it uses, ``key`` what the message
+            calls the model by.
     """
     training = model.training
     model.eval()
@@ -47,12 +33,18 @@ def probe(model: nn.Module, run: Callable[[], Tensor], key: str, wanted: str) ->
             out = run()
     except Exception as error:  # a foreign model fails in its own ways
         raise ConfigError(
-            f"{key}: found {type(model).__name__}, which does not run here "
-            f"({type(error).__name__}: {error}); accepted: {wanted}; name another model"
+            f"{key}: found {called(model)}, which does not run on {takes} alone "
+            f"({type(error).__name__}: {error}); accepted: a model such as {SUCH_AS[takes]}; name "
+            "another model"
         ) from error
     drop_unused(model, out)
     model.train(training)
     return out
+
+
+def called(model: nn.Module) -> str:
+    """Path and class of a model, for messages."""
+    return f"{getattr(model, 'name_or_path', '')!r} ({type(model).__name__})"
 
 
 def drop_unused(model: nn.Module, out: Tensor) -> None:
@@ -67,9 +59,9 @@ def drop_unused(model: nn.Module, out: Tensor) -> None:
         for name, parameter in model.named_parameters()
         if parameter.requires_grad and not any(part.isdigit() for part in name.split("."))
     }
-    slopes = torch.autograd.grad(
-        out, list(outside.values()), torch.ones_like(out), allow_unused=True
-    )
+    if not outside:
+        return
+    slopes = torch.autograd.grad(out.sum(), list(outside.values()), allow_unused=True)
     unused = {name for name, slope in zip(outside, slopes, strict=True) if slope is None}
     used = {name for name, _ in model.named_parameters()} - unused
     for target in {_outermost(name, used) for name in unused}:

@@ -16,6 +16,7 @@ from iqn_blocks.blocks import (
     model_from_config,
     read_processor,
 )
+from iqn_blocks.blocks.hf import PROCESSOR_FILE
 from iqn_blocks.config import Config, trunk_backbone
 from iqn_blocks.errors import ConfigError
 
@@ -49,16 +50,18 @@ def vision_backbone(config: Config, given: Recipes | None) -> dict[str, Any]:
     if given and "vision" in given:
         processor = given["vision"]["processor"]
         model = model_from_config(
-            given["vision"]["config"], path=path, key=key, trust_remote_code=trust
+            given["vision"]["config"], "pixel_values", path=path, key=key, trust_remote_code=trust
         )
     else:
+        model = load_model(path, "pixel_values", key=key, trust_remote_code=trust)
         processor = read_processor(path, key=key)
-        model = load_model(path, key=key, trust_remote_code=trust)
     try:
         spec = PixelSpec.from_processor(processor, getattr(model.config, "image_size", None))
     except ValueError as error:
         raise ConfigError(
-            f"{key}: found {path!r}, whose preprocessor_config.json does not fit: {error}"
+            f"{key}: found {path!r}; its {PROCESSOR_FILE}, or its config.json without one, does "
+            f"not say how to make pixels ({error}); accepted: a size in pixels, and image_mean and "
+            "image_std of three numbers; correct the file"
         ) from error
     return {
         "backbone": model,
@@ -77,10 +80,11 @@ def hf_trunk(config: Config, n_tokens: int, d_model: int, given: Recipes | None)
     block = trunk_backbone(config)
     place = "hf_embedding" if block is config.nn.encoder.hf_embedding else "transformer"
     path, key = block.model_name_or_path, f"nn.encoder.{place}.model_name_or_path"
+    trust = block.trust_remote_code
     if given and "trunk" in given:
         model = model_from_config(
-            given["trunk"]["config"], path=path, key=key, trust_remote_code=block.trust_remote_code
+            given["trunk"]["config"], "inputs_embeds", path=path, key=key, trust_remote_code=trust
         )
     else:
-        model = load_model(path, key=key, trust_remote_code=block.trust_remote_code)
+        model = load_model(path, "inputs_embeds", key=key, trust_remote_code=trust)
     return HFTrunk(model, n_tokens, d_model, dropout=block.hidden_dropout_prob, key=key)
