@@ -1,0 +1,168 @@
+"""Ends processes that are saving a network: at every line that touches files, and amid writes.
+
+``python -m tests.crash_saving FOLDER`` prints how many ends there were of each kind, or fails.
+Processes are forked, which a program of one thread can do safely and a test process cannot.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+import iqn_blocks
+from iqn_blocks.checkpoint import saving
+from iqn_blocks.checkpoint.loading import read_folder
+from tests.checkpoints import CONFIG, WEIGHTS, assert_same, build
+from tests.configs import tiny, tiny_transformer
+
+# Everything in saving.py that is called once there is something to write.
+TOUCHING_FILES = {"save_pretrained", "_remove_leftovers", "_write", "_sync_folder"}
+
+OLD = build(tiny(), seed=0)
+# Its config.json is longer than its weights, so that a limit on sizes can stop either.
+NEW = build(tiny_transformer(nn={"training": {"notes": "long " * 8000}}), seed=1)
+NAMES = {saving.encode(net)[1].weights_sha256: name for net, name in ((OLD, "old"), (NEW, "new"))}
+NETS = {"old": OLD, "new": NEW}
+OLD_FILES = {WEIGHTS: saving.encode(OLD)[0], CONFIG: saving.encode(OLD)[1].encode()}
+
+
+def held(folder: Path) -> str:
+    """What a folder loads as: old, new or nothing; anything else raises."""
+    if not (folder / CONFIG).exists():
+        return "nothing"
+    manifest, tensors, _ = read_folder(folder)
+    name = NAMES[manifest.weights_sha256]
+    assert manifest.config == NETS[name].config
+    state = NETS[name].state_dict()
+    assert tensors.keys() == state.keys()
+    assert all(torch.equal(tensors[key], state[key]) for key in state)
+    return name
+
+
+def save_in_a_process(net: iqn_blocks.IQN, folder: Path, prepare: Callable[[], Any]) -> str:
+    """Save in a forked process; how that ended: killed, failed or saved."""
+    process = os.fork()
+    if process == 0:
+        try:
+            prepare()
+            net.save_pretrained(folder)
+        except OSError:
+            os._exit(1)
+        except BaseException:
+            os._exit(2)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    return {0: "saved", 1: "failed"}[status] if status >= 0 else "killed"
+
+
+def kill_before_line(n: int) -> None:
+    """Kill this process before the n-th line that runs from now on in TOUCHING_FILES."""
+    lines = count(1)
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        code = frame.f_code
+        if code.co_filename != saving.__file__ or code.co_name not in TOUCHING_FILES:
+            return None
+        if event == "line" and next(lines) == n:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+
+    sys.settrace(trace)
+
+
+def limit_files(size: int, action: signal.Handlers) -> None:
+    """Stop writes at ``size`` bytes: SIG_DFL then kills the process, SIG_IGN makes writes raise."""
+    signal.signal(signal.SIGXFSZ, action)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def fresh(folder: Path, before: str) -> Path:
+    """The folder with ``before`` in it: old or nothing."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if before == "old":
+        for name, content in OLD_FILES.items():
+            folder.mkdir(exist_ok=True)
+            (folder / name).write_bytes(content)
+    return folder
+
+
+def kill_at_every_line(folder: Path, before: str) -> int:
+    """Kills from the first line to the last; what was there stays until one line commits."""
+    seen = []
+    for n in count(1):
+        end = save_in_a_process(NEW, fresh(folder, before), lambda n=n: kill_before_line(n))
+        seen.append(held(folder))
+        if end == "saved":
+            break
+        assert end == "killed", end
+    commit = seen.index("new")
+    assert seen == [before] * commit + ["new"] * (len(seen) - commit), seen
+    assert commit > 0
+    return n - 1
+
+
+def kill_again_and_again(folder: Path) -> int:
+    """Each save finds what killed ones left; the first that ends well leaves two files."""
+    fresh(folder, "old")
+    at = "old"
+    for n in count(1):
+        target = "new" if at == "old" else "old"
+        end = save_in_a_process(NETS[target], folder, lambda n=n: kill_before_line(n))
+        assert held(folder) in (at, target)
+        at = held(folder)
+        if end == "saved":
+            break
+    assert sorted(os.listdir(folder)) == [CONFIG, WEIGHTS]
+    return n - 1
+
+
+def stop_amid_writes(folder: Path, action: signal.Handlers) -> int:
+    """Writes stop at many sizes of either file."""
+    fresh(folder, "old")
+    NEW.save_pretrained(folder / "new")
+    weights, config = ((folder / "new" / file).stat().st_size for file in (WEIGHTS, CONFIG))
+    assert weights < config
+    shutil.rmtree(folder / "new")
+    sizes = {0, 1, 8, 4096, weights // 2, weights - 1, weights, (weights + config) // 2, config - 1}
+    for size in sorted(sizes):
+        end = save_in_a_process(NEW, folder, lambda size=size: limit_files(size, action))
+        assert end == ("killed" if action == signal.SIG_DFL else "failed"), end
+        assert held(folder) == "old"
+        if end == "failed":  # it could clean up what was half written
+            assert not [name for name in os.listdir(folder) if name.endswith(".tmp")]
+    assert save_in_a_process(NEW, folder, lambda: limit_files(config, action)) == "saved"
+    assert held(folder) == "new"
+    assert sorted(os.listdir(folder)) == [CONFIG, WEIGHTS]
+    return len(sizes)
+
+
+def main(folder: Path) -> None:
+    """Every kind of end, in one folder."""
+    torch.set_num_threads(1)
+    ends = Counter(
+        {
+            "lines, over nothing": kill_at_every_line(folder, "nothing"),
+            "lines, over a network": kill_at_every_line(folder, "old"),
+            "lines, over killed saves": kill_again_and_again(folder),
+            "writes, killed": stop_amid_writes(folder, signal.SIG_DFL),
+            "writes, failed": stop_amid_writes(folder, signal.SIG_IGN),
+        }
+    )
+    assert_same(iqn_blocks.from_pretrained(folder), NEW)
+    print(json.dumps(ends))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,152 @@
+"""A folder holds the old network or the new, whatever happens while it is saved."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+import iqn_blocks
+from iqn_blocks.checkpoint.loading import read_folder
+from tests.checkpoints import CONFIG, WEIGHTS, assert_same, build
+from tests.configs import tiny, tiny_transformer
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_processes_that_die_while_saving(tmp_path):
+    """See tests/crash_saving.py."""
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.crash_saving", str(tmp_path / "folder")],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    ends = json.loads(run.stdout)
+    assert ends["lines, over nothing"] > 30
+    assert ends["lines, over a network"] > 30
+    assert ends["lines, over killed saves"] > 30
+    assert ends["writes, killed"] == ends["writes, failed"] == 9
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Renames and syncs in order; ``fail_at`` makes the call of that index fail."""
+    log: list[str] = []
+    options = {"fail_at": None}
+    replace, sync = os.replace, os.fsync
+
+    def note(what: str) -> None:
+        log.append(what)
+        if options["fail_at"] == len(log) - 1:
+            raise OSError(f"no room for {what}")
+
+    def noted_replace(source, target):
+        note(f"replace {Path(target).name}")
+        replace(source, target)
+
+    def noted_sync(descriptor):
+        note("sync folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "sync file")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "replace", noted_replace)
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    return log, options
+
+
+def test_order_in_which_files_reach_the_disk(calls, tmp_path):
+    log, _ = calls
+    net = build(tiny())
+    net.save_pretrained(tmp_path)
+    digest = json.loads((tmp_path / CONFIG).read_text())["weights_sha256"]
+    assert log == [
+        "sync file",
+        f"replace model-{digest}.safetensors",
+        "sync folder",
+        "sync file",
+        f"replace {CONFIG}",
+        "sync folder",
+        f"replace {WEIGHTS}",
+        "sync folder",
+    ]
+
+
+@pytest.mark.parametrize("fail_at", range(8))
+def test_calls_that_fail(fail_at, calls, tmp_path):
+    log, options = calls
+    old, new = build(tiny(), seed=0), build(tiny_transformer(), seed=1)
+    old.save_pretrained(tmp_path)
+    log.clear()
+    options["fail_at"] = fail_at
+    with pytest.raises(OSError, match="no room for"):
+        new.save_pretrained(tmp_path)
+    assert not [path for path in tmp_path.iterdir() if path.suffix == ".tmp"]
+    assert_same(iqn_blocks.from_pretrained(tmp_path), new if fail_at >= 5 else old)
+    options["fail_at"] = None
+    new.save_pretrained(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [CONFIG, WEIGHTS]
+    assert_same(iqn_blocks.from_pretrained(tmp_path), new)
+
+
+def test_saving_over_a_network_that_only_the_digest_file_holds(tmp_path, monkeypatch):
+    """A save cut short after its commit, then the same network again: its only copy stays."""
+    net = build(tiny())
+    build(tiny_transformer()).save_pretrained(tmp_path)
+    before = (tmp_path / WEIGHTS).read_bytes()
+    net.save_pretrained(tmp_path)
+    digest = json.loads((tmp_path / CONFIG).read_text())["weights_sha256"]
+    only_copy = tmp_path / f"model-{digest}.safetensors"
+    (tmp_path / WEIGHTS).rename(only_copy)
+    (tmp_path / WEIGHTS).write_bytes(before)
+    assert_same(iqn_blocks.from_pretrained(tmp_path), net)
+
+    def full(*_):
+        raise OSError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        for other in (net, build(tiny(), seed=1)):
+            with pytest.raises(OSError, match="no room"):
+                other.save_pretrained(tmp_path)
+            assert only_copy.exists()
+            assert_same(iqn_blocks.from_pretrained(tmp_path), net)
+    only_copy_of_another = tmp_path / f"model-{'0' * 64}.safetensors"
+    only_copy_of_another.write_bytes(b"left by a save that was cut short")
+    net.save_pretrained(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [CONFIG, WEIGHTS]
+
+
+def test_reading_while_another_process_saves(tmp_path):
+    nets = [build(tiny(), seed=0), build(tiny_transformer(), seed=1)]
+    nets[0].save_pretrained(tmp_path)
+    stop = threading.Event()
+
+    def keep_saving() -> None:
+        while not stop.is_set():
+            for net in reversed(nets):
+                net.save_pretrained(tmp_path)
+
+    writer = threading.Thread(target=keep_saving)
+    writer.start()
+    seen = set()
+    try:
+        for _ in range(300):
+            manifest, tensors, _ = read_folder(tmp_path)
+            index = int(manifest.config == nets[1].config)
+            state = nets[index].state_dict()
+            assert manifest.config == nets[index].config
+            assert all(torch.equal(tensors[name], state[name]) for name in state)
+            seen.add(index)
+    finally:
+        stop.set()
+        writer.join()
+    assert seen == {0, 1}
