@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from iqn_blocks import interop, presets
 from iqn_blocks.checkpoint import from_pretrained, load_weights, push_to_hub
 from iqn_blocks.config import Config, load_config
 from iqn_blocks.describe import describe
@@ -12,6 +13,7 @@ from iqn_blocks.errors import (
     UnsupportedTopologyError,
     UnusedConfigWarning,
 )
+from iqn_blocks.inference import InferenceIQN, optimize_for_inference
 from iqn_blocks.network import IQN
 from iqn_blocks.registry import build, list_topologies, register, route
 
@@ -22,15 +24,19 @@ __all__ = [
     "CheckpointError",
     "Config",
     "ConfigError",
+    "InferenceIQN",
     "UnsupportedTopologyError",
     "UnusedConfigWarning",
     "build",
     "describe",
     "describe_stages",
     "from_pretrained",
+    "interop",
     "list_topologies",
     "load_config",
     "load_weights",
+    "optimize_for_inference",
+    "presets",
     "push_to_hub",
     "register",
     "route",

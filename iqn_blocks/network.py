@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from iqn_blocks.blocks import FloatNormalization, Head, NoisyLinear, TauEmbedding
+from iqn_blocks.blocks.dense import weight_and_bias
+from iqn_blocks.blocks.recompute import mixed_linears
 from iqn_blocks.config import Config
 from iqn_blocks.functional import (
     TauScheme,
@@ -31,28 +33,14 @@ class ExampleInputs(NamedTuple):
     floats: Tensor | None
 
 
-class IQN(nn.Module):
-    """Implicit quantile network (arXiv:1806.06923): ``(img, floats) ─▶ s ─▶ q``.
+class QuantileNetwork(nn.Module):
+    """What every implicit quantile network does around its quantile path: inputs, τ, acting."""
 
-    ``s = encoder(img, floats)`` of shape ``(B, D)``, ``x = s ⊙ φ(τ)``,
-    ``q = V(x) + Adv(x) − mean_A Adv(x)``. Built by :func:`iqn_blocks.build`; ``config`` is what it
-    was built from.
-    """
-
-    def __init__(
-        self,
-        config: Config,
-        encoder: nn.Module,
-        tau_embedding: TauEmbedding,
-        advantage_head: Head,
-        value_head: Head,
-    ) -> None:
+    def __init__(self, config: Config, encoder: nn.Module, tau_embedding: TauEmbedding) -> None:
         super().__init__()
         self.config = config
         self.encoder = encoder
         self.tau_embedding = tau_embedding
-        self.advantage_head = advantage_head
-        self.value_head = value_head
         self._inputs = InputSpec.from_config(
             config, any_image_size=getattr(encoder, "resizes_images", False)
         )
@@ -113,8 +101,12 @@ class IQN(nn.Module):
 
     def quantile_values(self, state: Tensor, tau: Tensor, num_quantiles: int) -> Tensor:
         """The quantile path: ``s (B, D)`` and ``tau (K·B, 1)`` or ``(K, 1)`` to ``q (K·B, …)``."""
-        x = hadamard_mix(state, self.tau_embedding(tau), num_quantiles)
-        return dueling(self.value_head(x), self.advantage_head(x))
+        raise NotImplementedError
+
+    def mean_values(self, state: Tensor, tau: Tensor | None) -> Tensor:
+        """Mean over ``tau (K, 1)``, ``nn.iqn.k`` midpoints by default: ``(B, D) -> (B, …)``."""
+        tau = self.acting_tau() if tau is None else tau
+        return mean_over_quantiles(self.quantile_values(state, tau, len(tau)), len(tau))
 
     def q_values(
         self,
@@ -135,18 +127,81 @@ class IQN(nn.Module):
             mask: True where an action is allowed, shaped like the result; others get the dtype's
                 finite minimum.
         """
-        if tau is None:
-            weight = self.tau_embedding.projection.weight
-            dtype = wide_dtype(weight.dtype)
-            tau = midpoints(self.config.nn.iqn.k, device=weight.device, dtype=dtype)
-        elif tau.ndim != 2 or tau.shape[1] != 1:
+        self._inputs.check(img, floats)
+        if tau is not None and (tau.ndim != 2 or tau.shape[1] != 1):
             raise ValueError(f"tau: q_values takes shape (K, 1), got {tuple(tau.shape)}")
         if risk is not None:
-            tau = risk(tau)
-        num_quantiles = tau.shape[0]
-        q, _ = self(img, floats, num_quantiles, tau)
-        q = mean_over_quantiles(q, num_quantiles)
+            tau = risk(self.acting_tau() if tau is None else tau)
+        q = self.mean_values(self.encoder(img, floats), tau)
         return q if mask is None else mask_actions(q, mask)
+
+    def example_inputs(self, batch: int = 1) -> ExampleInputs:
+        """Random tensors that fit the network, on its device; the same ones at each call."""
+        weight = self.tau_embedding.projection.weight
+        img, floats = self._inputs.example(batch)
+        return ExampleInputs(*(None if x is None else x.to(weight) for x in (img, floats)))
+
+    def extra_repr(self) -> str:
+        n = self.config.n_actions_per_block
+        offsets = f", n_actions_per_block={n}" if n > 1 else ""
+        return f"n_actions={self.config.n_actions}{offsets}"
+
+    def acting_tau(self) -> Tensor:
+        """The ``nn.iqn.k`` midpoints ``(K, 1)`` that :meth:`q_values` averages over by default."""
+        weight = self.tau_embedding.projection.weight
+        return midpoints(self.config.nn.iqn.k, device=weight.device, dtype=wide_dtype(weight.dtype))
+
+
+class IQN(QuantileNetwork):
+    """Implicit quantile network (arXiv:1806.06923): ``(img, floats) ─▶ s ─▶ q``.
+
+    ``s = encoder(img, floats)`` of shape ``(B, D)``, ``x = s ⊙ φ(τ)``,
+    ``q = V(x) + Adv(x) − mean_A Adv(x)``. Built by :func:`iqn_blocks.build`; ``config`` is what it
+    was built from. With ``recompute`` set, ``φ`` and ``x`` are computed again in backward instead
+    of being kept for it; values and gradients are the same.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        encoder: nn.Module,
+        tau_embedding: TauEmbedding,
+        advantage_head: Head,
+        value_head: Head,
+        *,
+        recompute: bool = False,
+    ) -> None:
+        super().__init__(config, encoder, tau_embedding)
+        self.advantage_head = advantage_head
+        self.value_head = value_head
+        self.recompute = recompute
+
+    @property
+    def recompute(self) -> bool:
+        """Whether ``φ`` and ``s ⊙ φ`` are computed again in backward instead of being kept."""
+        return self._recompute
+
+    @recompute.setter
+    def recompute(self, on: bool) -> None:
+        if on and not all(isinstance(h.trunk, nn.Identity) for h in self._heads()):
+            raise ValueError(
+                "recompute: needs mlp in both decoder slots; a transformer slot keeps its input "
+                "anyway"
+            )
+        self._recompute = on
+
+    def quantile_values(self, state: Tensor, tau: Tensor, num_quantiles: int) -> Tensor:
+        """The quantile path: ``s (B, D)`` and ``tau (K·B, 1)`` or ``(K, 1)`` to ``q (K·B, …)``."""
+        if self.recompute:
+            value, advantage = (
+                head.read_out(head.finish(linear_out))
+                for head, linear_out in zip(
+                    self._heads(), self._mixed_linears(state, tau, num_quantiles), strict=True
+                )
+            )
+            return dueling(value, advantage)
+        x = hadamard_mix(state, self.tau_embedding(tau), num_quantiles)
+        return dueling(self.value_head(x), self.advantage_head(x))
 
     def reset_noise(self, generator: torch.Generator | None = None) -> None:
         """Draw new noise in every :class:`~iqn_blocks.blocks.NoisyLinear`."""
@@ -173,12 +228,6 @@ class IQN(nn.Module):
         for layer in layers:
             layer.set_stats(mean, std)
 
-    def example_inputs(self, batch: int = 1) -> ExampleInputs:
-        """Random tensors that fit the network, on its device; the same ones at each call."""
-        weight = self.tau_embedding.projection.weight
-        img, floats = self._inputs.example(batch)
-        return ExampleInputs(*(None if x is None else x.to(weight) for x in (img, floats)))
-
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
         """Write ``config.json`` and ``model.safetensors`` into ``folder``.
 
@@ -188,10 +237,12 @@ class IQN(nn.Module):
 
         save_pretrained(self, folder)
 
-    def extra_repr(self) -> str:
-        n = self.config.n_actions_per_block
-        offsets = f", n_actions_per_block={n}" if n > 1 else ""
-        return f"n_actions={self.config.n_actions}{offsets}"
+    def _heads(self) -> tuple[Head, Head]:
+        return self.value_head, self.advantage_head
+
+    def _mixed_linears(self, state: Tensor, tau: Tensor, num_quantiles: int) -> tuple[Tensor, ...]:
+        layers = [weight_and_bias(head.first_hidden.linear) for head in self._heads()]
+        return mixed_linears(state, tau, self.tau_embedding, layers, num_quantiles)
 
     def _noisy_layers(self) -> list[NoisyLinear]:
         return [m for m in self.modules() if isinstance(m, NoisyLinear)]

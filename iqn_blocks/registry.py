@@ -88,13 +88,14 @@ def route(cfg: ConfigLike) -> str:
     return topology
 
 
-def build(cfg: ConfigLike, *, strict: bool = False) -> IQN:
+def build(cfg: ConfigLike, *, strict: bool = False, recompute: bool = False) -> IQN:
     """Build the network that a configuration describes.
 
     Args:
         cfg: a mapping, a :class:`~iqn_blocks.config.Config`, or the path of a YAML or JSON file.
         strict: make keys that were set but that the network does not read an error, where otherwise
             each gives an :class:`~iqn_blocks.UnusedConfigWarning`.
+        recompute: save memory in training, see :class:`~iqn_blocks.IQN`; can be set later too.
 
     Raises:
         ConfigError: the configuration is not valid; every fault is named with its way out.
@@ -104,6 +105,7 @@ def build(cfg: ConfigLike, *, strict: bool = False) -> IQN:
     config = parse(cfg)
     _report_unused(config, route(config), strict=strict)
     net = assemble(config)
+    net.recompute = recompute
     if config.nn.init_from_pretrained:
         from iqn_blocks.pretrained import load_encoder  # which needs this module
 

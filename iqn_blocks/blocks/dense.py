@@ -32,6 +32,14 @@ def make_linear(in_dim: int, out_dim: int, *, noisy: bool, sigma0: float) -> nn.
     return NoisyLinear(in_dim, out_dim, sigma0=sigma0) if noisy else nn.Linear(in_dim, out_dim)
 
 
+def weight_and_bias(linear: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight ``(out, in)`` and bias of a Linear, or of a NoisyLinear under its present noise."""
+    if isinstance(linear, NoisyLinear):
+        return linear.effective_weight()
+    assert isinstance(linear, nn.Linear)
+    return linear.weight, linear.bias
+
+
 class HiddenLayer(nn.Module):
     """``activation([LayerNorm](Linear(x)))``: ``(…, in_dim) -> (…, out_dim)``.
 
@@ -54,5 +62,9 @@ class HiddenLayer(nn.Module):
         self.activation = make_activation(activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden: Tensor = self.activation(self.norm(self.linear(x)))
+        return self.finish(self.linear(x))
+
+    def finish(self, linear_out: Tensor) -> Tensor:
+        """What follows the Linear: ``activation([LayerNorm](linear_out))``."""
+        hidden: Tensor = self.activation(self.norm(linear_out))
         return hidden

@@ -52,8 +52,32 @@ class Head(nn.Module):
         n_outputs = out_shape[0] if len(out_shape) == 1 else out_shape[0] * out_shape[1]
         self.readout = make_linear(widths[-1], n_outputs, noisy=noisy_readout, sigma0=sigma0)
 
+    @property
+    def first_hidden(self) -> HiddenLayer:
+        """The hidden layer that the trunk, or the mixed vector, enters."""
+        first = self.hidden[0]
+        assert isinstance(first, HiddenLayer)
+        return first
+
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.readout(self.hidden(self.trunk(x)))
+        return self.read_out(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Hidden features before the readout: ``(R, D) -> (R, hidden_dims[-1])``."""
+        features: Tensor = self.hidden(self.trunk(x))
+        return features
+
+    def finish(self, linear_out: Tensor) -> Tensor:
+        """Hidden features ``(R, hidden_dims[-1])`` from what the first hidden Linear gave.
+
+        For callers that compute that Linear themselves, of a head without a trunk.
+        """
+        features: Tensor = self.hidden[1:](self.first_hidden.finish(linear_out))
+        return features
+
+    def read_out(self, features: Tensor) -> Tensor:
+        """The readout of hidden features, in ``out_shape``."""
+        out: Tensor = self.readout(features)
         return out if len(self.out_shape) == 1 else out.view(out.shape[0], *self.out_shape)
 
     def extra_repr(self) -> str:

@@ -34,6 +34,7 @@ class SpectralNormConv2d(nn.Conv2d):
         padding: int = 0,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding)
+        self.geometry = kernel_size, stride, padding
         self.iterate_in_eval = False
         self.register_buffer("u", F.normalize(torch.randn(out_channels), dim=0))
         self.register_buffer("v", F.normalize(torch.randn(self.weight[0].numel()), dim=0))

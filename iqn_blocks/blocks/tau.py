@@ -26,6 +26,7 @@ class TauEmbedding(nn.Module):
         super().__init__()
         self.embedding_dimension = embedding_dimension
         self.cosine_start = cosine_start
+        self.negative_slope = 0.01 if activation == "leaky_relu" else 0.0
         self.projection = nn.Linear(embedding_dimension, state_dim)
         self.activation = make_activation(activation)
 

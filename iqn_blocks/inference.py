@@ -1,0 +1,206 @@
+"""A folded copy of a network for acting: the same values from fewer operations."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from itertools import chain
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from iqn_blocks.blocks import Head, NoisyLinear, SpectralNormConv2d
+from iqn_blocks.blocks.dense import weight_and_bias
+from iqn_blocks.functional import hadamard_mix, mean_over_quantiles
+from iqn_blocks.network import IQN, QuantileNetwork
+
+Part = TypeVar("Part", bound=nn.Module)
+_Copies = Iterator[tuple[Tensor, Tensor]]  # (of the folded network, what belongs there)
+
+
+def optimize_for_inference(net: IQN) -> InferenceIQN:
+    """A frozen copy of ``net`` for acting: the same ``q_values`` and ``forward`` up to rounding.
+
+    Folded into plain weights are spectral normalisation, the noise of the moment and the dueling
+    mean; the heads' first layers are one matrix product; ``q_values`` averages over τ before the
+    readout, and ``φ`` of its default τ is computed once. After an update of ``net`` call
+    :meth:`InferenceIQN.refresh`, after new noise alone :meth:`InferenceIQN.refresh_heads`.
+
+    >>> import iqn_blocks
+    >>> net = iqn_blocks.build({"n_actions": 3, "float_input_dim": 2, "nn": {
+    ...     "vis": {"no_image": True}}})
+    >>> fast = optimize_for_inference(net)
+    >>> torch.allclose(fast.q_values(None, torch.ones(1, 2)),
+    ...                net.q_values(None, torch.ones(1, 2)), atol=1e-5)
+    True
+    """
+    return InferenceIQN(net)
+
+
+class InferenceIQN(QuantileNetwork):
+    """What :func:`optimize_for_inference` gives. In eval mode and without gradients."""
+
+    phi: Tensor
+
+    def __init__(self, net: IQN) -> None:
+        super().__init__(net.config, _plain_copy(net.encoder), copy.deepcopy(net.tau_embedding))
+        self.heads = FoldedHeads(net.value_head, net.advantage_head)
+        self.register_buffer("phi", net.tau_embedding(net.acting_tau()).detach())
+        self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.requires_grad_(False)
+        self.eval()
+        self.refresh(net)
+
+    @torch.no_grad()
+    def refresh(self, net: IQN) -> None:
+        """Take over the weights, statistics and noise that ``net`` has now, in place.
+
+        Raises:
+            ValueError: ``net`` was built from another configuration.
+        """
+        if net.config != self.config:
+            raise ValueError(
+                "refresh: the network was built from another configuration; make a new copy with "
+                "optimize_for_inference"
+            )
+        phi = net.tau_embedding(net.acting_tau())
+        _write(
+            chain(
+                _copies(self.encoder, net.encoder),
+                _copies(self.tau_embedding, net.tau_embedding),
+                self.heads.copies(net.value_head, net.advantage_head),
+                [(self.phi, phi)],
+            )
+        )
+
+    @torch.no_grad()
+    def refresh_heads(self, net: IQN) -> None:
+        """Take over the heads alone, where the noise is: for use after ``net.reset_noise()``."""
+        _write(self.heads.copies(net.value_head, net.advantage_head))
+
+    def quantile_values(self, state: Tensor, tau: Tensor, num_quantiles: int) -> Tensor:
+        """As :meth:`IQN.quantile_values`."""
+        x = hadamard_mix(state, self.tau_embedding(tau), num_quantiles)
+        return self.heads.read_out(self.heads.features(x))
+
+    def mean_values(self, state: Tensor, tau: Tensor | None) -> Tensor:
+        """As :meth:`IQN.mean_values`; hidden features are averaged, since the readout is linear."""
+        phi = self.phi if tau is None else self.tau_embedding(tau)
+        features = self.heads.features(hadamard_mix(state, phi, len(phi)))
+        return self.heads.read_out(mean_over_quantiles(features, len(phi)))
+
+
+class FoldedHeads(nn.Module):
+    """Value and advantage head as one: ``(R, D) -> (R, H_V + H_A) -> (R, *out_shape)``.
+
+    With ``h_V, h_A`` the heads' hidden features, ``Q = V + Adv − mean_A Adv`` is linear in
+    ``[h_V, h_A]``; its matrix is made once. Without trunks the first hidden layers are one Linear.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    first_weight: Tensor
+    first_bias: Tensor
+
+    def __init__(self, value: Head, advantage: Head) -> None:
+        super().__init__()
+        self.value = _plain_copy(value)
+        self.advantage = _plain_copy(advantage)
+        self.out_shape = advantage.out_shape
+        self.stacked = all(isinstance(head.trunk, nn.Identity) for head in (value, advantage))
+        first = [head.first_hidden for head in (value, advantage)]
+        self.split = [len(weight_and_bias(layer.linear)[1]) for layer in first]
+        # One activation over both heads serves where nothing but it follows the first Linear.
+        plain = all(isinstance(layer.norm, nn.Identity) for layer in first)
+        self.joint = plain and len(value.hidden) == len(advantage.hidden) == 1
+        for name, tensor in self._folded(value, advantage).items():
+            self.register_buffer(name, tensor)
+        for head in (self.value, self.advantage):
+            head.readout = nn.Identity()
+            if self.stacked:
+                head.first_hidden.linear = nn.Identity()
+
+    def features(self, x: Tensor) -> Tensor:
+        """Hidden features of both heads, side by side: ``(R, D) -> (R, H_V + H_A)``."""
+        if not self.stacked:
+            return torch.cat([self.value.features(x), self.advantage.features(x)], dim=1)
+        linear_out = F.linear(x, self.first_weight, self.first_bias)
+        if self.joint:
+            return self.value.finish(linear_out)
+        v, a = torch.split(linear_out, self.split, dim=1)
+        return torch.cat([self.value.finish(v), self.advantage.finish(a)], dim=1)
+
+    def read_out(self, features: Tensor) -> Tensor:
+        """``q`` from hidden features: ``(R, H_V + H_A) -> (R, *out_shape)``."""
+        q = F.linear(features, self.weight, self.bias)
+        return q.view(q.shape[0], *self.out_shape)
+
+    def copies(self, value: Head, advantage: Head) -> _Copies:
+        """Pairs of own tensors and what two live heads put there."""
+        for name, tensor in self._folded(value, advantage).items():
+            yield getattr(self, name), tensor
+        yield from _copies(self.value, value)
+        yield from _copies(self.advantage, advantage)
+
+    @torch.no_grad()
+    def _folded(self, value: Head, advantage: Head) -> dict[str, Tensor]:
+        (w_v, b_v), (w_a, b_a) = (weight_and_bias(head.readout) for head in (value, advantage))
+        # Centred over the actions of each offset: the dueling mean.
+        w_a = w_a.view(*self.out_shape, -1)
+        w_a = (w_a - w_a.mean(-2, keepdim=True)).flatten(0, -2)
+        b_a = b_a.view(self.out_shape)
+        b_a = (b_a - b_a.mean(-1, keepdim=True)).flatten()
+        folded = {"weight": torch.cat([w_v.expand(len(w_a), -1), w_a], dim=1), "bias": b_v + b_a}
+        if self.stacked:
+            layers = [weight_and_bias(head.first_hidden.linear) for head in (value, advantage)]
+            folded["first_weight"] = torch.cat([weight for weight, _ in layers])
+            folded["first_bias"] = torch.cat([bias for _, bias in layers])
+        return folded
+
+
+def _plain_copy(module: Part) -> Part:
+    """A deep copy with ``nn.Conv2d`` and ``nn.Linear`` for spectral-norm and noisy layers."""
+    memo: dict[int, nn.Module] = {}
+    for layer in module.modules():
+        if isinstance(layer, SpectralNormConv2d):
+            memo[id(layer)] = nn.Conv2d(
+                layer.in_channels,
+                layer.out_channels,
+                *layer.geometry,
+                device=layer.weight.device,
+                dtype=layer.weight.dtype,
+            )
+        elif isinstance(layer, NoisyLinear):
+            memo[id(layer)] = nn.Linear(
+                layer.in_features,
+                layer.out_features,
+                device=layer.weight_mu.device,
+                dtype=layer.weight_mu.dtype,
+            )
+    return copy.deepcopy(module, memo)
+
+
+def _copies(folded: nn.Module, live: nn.Module) -> _Copies:
+    """Pairs of a plain copy's tensors and the live module's, normalised and under noise."""
+    layers = dict(live.named_modules())
+    for name, target in folded.named_modules():
+        source = layers[name]
+        tensors: dict[str, Tensor | None]
+        if isinstance(source, SpectralNormConv2d):
+            tensors = {**source._parameters, "weight": source.normalized_weight()}
+        elif isinstance(source, NoisyLinear):
+            tensors = dict(zip(("weight", "bias"), source.effective_weight(), strict=True))
+        else:
+            tensors = {**source._parameters, **source._buffers}
+        own = chain(target.named_parameters(recurse=False), target.named_buffers(recurse=False))
+        for key, tensor in own:
+            live_tensor = tensors[key]
+            assert live_tensor is not None
+            yield tensor, live_tensor
+
+
+def _write(copies: _Copies) -> None:
+    targets, sources = zip(*copies, strict=True)
+    torch._foreach_copy_(targets, sources)

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+import iqn_blocks
+from iqn_blocks.blocks import NoisyLinear, SpectralNormConv2d
+from tests.configs import tiny, tiny_btr, tiny_float, tiny_image, tiny_transformer
+
+TRANSFORMER = {"transformer": {"d_model": 4, "n_heads": 2}}
+CONFIGS = {
+    "classic": tiny(),
+    "btr": tiny_btr(),
+    "float_only": tiny_float(),
+    "image_only": tiny_image(),
+    "transformer": tiny_transformer(),
+    "transformers": tiny_transformer(nn={"decoder": {"advantage": TRANSFORMER}}),
+    "multi_action": tiny_btr(n_actions_per_block=2),
+    "deep": tiny_float(nn={"decoder": {"value": {"mlp": {"hidden_dim": 5, "n_hidden_layers": 3}}}}),
+    "widths": tiny_float(nn={"decoder": {"value": {"mlp": {"hidden_dim": 5}}}}),
+}
+
+
+@pytest.fixture(params=CONFIGS, ids=str)
+def net(request):
+    torch.manual_seed(0)
+    net = iqn_blocks.build(CONFIGS[request.param]).eval()
+    if net.config.float_input_dim:
+        net.set_float_stats(torch.arange(5.0), torch.arange(1.0, 6.0))
+    net.reset_noise()
+    return net
+
+
+def assert_same_values(fast, net):
+    inputs = net.example_inputs(3)
+    tau = torch.rand(6, 1)
+    for result, expected in [
+        (fast.q_values(*inputs), net.q_values(*inputs)),
+        (fast.q_values(*inputs, tau=tau), net.q_values(*inputs, tau=tau)),
+        (
+            fast.q_values(*inputs, risk=lambda tau: tau / 2),
+            net.q_values(*inputs, risk=lambda tau: tau / 2),
+        ),
+        (fast(*inputs, tau=tau)[0], net(*inputs, tau=tau)[0]),
+        (fast(*inputs, 6, tau)[0], net(*inputs, 6, tau)[0]),
+    ]:
+        error = (result - expected).abs().max() / expected.abs().max()
+        assert error <= 1e-5
+    mask = torch.ones_like(result.unflatten(0, (6, 3))[0], dtype=torch.bool)
+    mask[..., 0] = False
+    assert (fast.q_values(*inputs, mask=mask)[~mask] < -1e30).all()
+
+
+def change(net):
+    """Another update of the network: weights, statistics, spectral vectors and noise."""
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    net.train()(*net.example_inputs(2))
+    net.eval().reset_noise()
+
+
+def test_same_values(net):
+    fast = iqn_blocks.optimize_for_inference(net)
+    assert_same_values(fast, net)
+    assert not any(p.requires_grad for p in fast.parameters())
+    assert not any(isinstance(m, NoisyLinear | SpectralNormConv2d) for m in fast.modules())
+
+
+def test_it_is_a_copy_until_refreshed(net):
+    fast = iqn_blocks.optimize_for_inference(net)
+    inputs = net.example_inputs(2)
+    before = fast.q_values(*inputs)
+    addresses = [t.data_ptr() for t in (*fast.parameters(), *fast.buffers())]
+    change(net)
+    assert torch.equal(fast.q_values(*inputs), before)
+    fast.refresh(net)
+    assert_same_values(fast, net)
+    assert [t.data_ptr() for t in (*fast.parameters(), *fast.buffers())] == addresses
+
+
+def test_live_network_is_left_alone(net):
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    fast = iqn_blocks.optimize_for_inference(net)
+    fast.q_values(*net.example_inputs(2))
+    after = net.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert all(p.requires_grad for p in net.parameters())
+
+
+@pytest.mark.parametrize("name", ["btr", "multi_action"])
+def test_new_noise_alone(name):
+    net = iqn_blocks.build(CONFIGS[name]).eval()
+    fast = iqn_blocks.optimize_for_inference(net)
+    before = fast.q_values(*net.example_inputs(2))
+    net.reset_noise()
+    fast.refresh_heads(net)
+    assert_same_values(fast, net)
+    assert not torch.allclose(fast.q_values(*net.example_inputs(2)), before)
+
+
+def test_refresh_from_another_network():
+    fast = iqn_blocks.optimize_for_inference(iqn_blocks.build(tiny_float()))
+    with pytest.raises(ValueError, match="another configuration; make a new copy"):
+        fast.refresh(iqn_blocks.build(tiny_float(n_actions=4)))
+
+
+def test_copies_pickles_and_compiles(net):
+    fast = iqn_blocks.optimize_for_inference(net)
+    for twin in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
+        assert_same_values(twin, net)
+    torch._dynamo.reset()
+    compiled = torch.compile(fast.q_values, fullgraph=True, backend="eager")
+    inputs = net.example_inputs(3)
+    assert torch.equal(compiled(*inputs), fast.q_values(*inputs))
+
+
+def test_bfloat16_copy(net):
+    fast = iqn_blocks.optimize_for_inference(net).bfloat16()
+    inputs = net.example_inputs(3)
+    for _ in range(2):
+        q, expected = fast.q_values(*inputs), net.q_values(*inputs)
+        assert q.dtype == torch.bfloat16
+        assert (q - expected).abs().max() <= 0.05 * expected.abs().max()
+        change(net)
+        fast.refresh(net)
