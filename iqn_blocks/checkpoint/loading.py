@@ -118,13 +118,13 @@ def _read_files(folder: Path) -> tuple[Manifest, bytes, Path]:
 
 
 def _read(path: Path) -> bytes:
-    if path.exists() and not path.is_file():
-        raise CheckpointError(f"{path}: is not a file")
     try:
-        return path.read_bytes()
+        if path.is_file() or not path.exists():  # what is neither may block, as a pipe does
+            return path.read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"{path}: cannot be read: {reason}") from error
+    raise CheckpointError(f"{path}: is not a file")
 
 
 def _empty_network(checkpoint: Checkpoint, trust_remote_code: bool) -> IQN:
