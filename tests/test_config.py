@@ -176,6 +176,14 @@ def test_a_misspelled_key_is_named_with_the_nearest(path: str) -> None:
     assert above in misspelled
 
 
+@pytest.mark.parametrize("key", ["k" * 100_000, "a\nb", "\x1b[31m", ""])
+def test_keys_that_nobody_would_write(key: str) -> None:
+    (line,) = faults({**REQUIRED, "nn": {key: 1}})
+    assert re.match(r"nn\..*: unknown key; the nearest is \w+; valid here: topology, ", line)
+    assert len(line) < 400
+    assert line.isprintable()
+
+
 def test_a_key_in_the_wrong_block() -> None:
     (line,) = faults(nested("nn.embedding_dimension", 64))
     assert line.endswith("unknown key; did you mean nn.iqn.embedding_dimension?")

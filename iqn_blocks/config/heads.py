@@ -68,7 +68,7 @@ class Slot(Block):
 
     freeze: Bool = Field(False, description="Do not train this head.")
     mlp: HeadMlp | None = Field(
-        None, description="Head of Linear layers; {} where neither mlp nor transformer is given."
+        None, description="Head of Linear layers; null beside a transformer."
     )
     transformer: HeadTransformer | None = Field(None, description="Head with a transformer.")
 

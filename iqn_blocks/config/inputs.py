@@ -108,9 +108,7 @@ class Vision(Block):
         "signed", description="How uint8 images are normalised: (x - 128) / 128, or x / 255."
     )
     image_size: ImageSize = Field(default_factory=ImageSize, description="Size of the image.")
-    cnn: Cnn | None = Field(
-        None, description="Convolutional stem; {} where neither cnn nor transformer is given."
-    )
+    cnn: Cnn | None = Field(None, description="Convolutional stem; null beside a transformer.")
     transformer: Transformer | None = Field(None, description="Vision transformer.")
 
     @classmethod

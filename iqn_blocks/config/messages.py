@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from iqn_blocks.config.block import Block
 
 MAX_LINES = 100
+MAX_KEY = 80
 
 
 def join(faults: Sequence[str]) -> str:
@@ -58,8 +59,13 @@ def dotted(loc: Sequence[str | int]) -> str:
     """``("nn", "x", 3)`` as ``nn.x[3]``."""
     path = ""
     for part in loc:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+        path += f"[{part}]" if isinstance(part, int) else f".{_short(part)}"
     return path.removeprefix(".")
+
+
+def _short(key: str) -> str:
+    """A key as it is, or in short where it is none that anybody would write."""
+    return key if key.isprintable() and len(key) <= MAX_KEY else f"{key[:MAX_KEY]!r}…"
 
 
 def wanted(block: type[Block], key: str) -> str:
@@ -112,11 +118,11 @@ def _unknown(root: type[Block], loc: Sequence[str | int], value: object) -> str:
     if key in block.aliases:
         return f"given beside {block.aliases[key]}, which means the same; keep one of them"
     valid = [*block.model_fields, *block.aliases]
-    near = difflib.get_close_matches(key, valid, 1)
+    near = difflib.get_close_matches(key[:MAX_KEY], valid, 1)
     if near:
         return f"unknown key; did you mean {near[0]}?"
     elsewhere = [path for name, path in all_keys(root) if name == key]
     if elsewhere:
         return f"unknown key; did you mean {' or '.join(elsewhere[:3])}?"
-    nearest = difflib.get_close_matches(key, valid, 1, cutoff=0.0)
+    nearest = difflib.get_close_matches(key[:MAX_KEY], valid, 1, cutoff=0.0)
     return f"unknown key; the nearest is {nearest[0]}; valid here: {', '.join(valid_keys(block))}"

@@ -68,7 +68,8 @@ class Nn(Block):
     )
     init: Annotated[Init, Choice.of(Init)] = Field(
         "orthogonal",
-        description="Initial weights: as in section 4 of the specification, or PyTorch's.",
+        description="Initial weights of classic encoder, τ projection and heads: orthogonal with a "
+        "gain that suits the activation, or PyTorch's; other encoders have PyTorch's.",
     )
     vis: Vision = Field(default_factory=Vision, description="Image branch.")
     float: FloatInputs = Field(

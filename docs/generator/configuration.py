@@ -1,0 +1,154 @@
+"""The page on the configuration: tables from the schema, the text around them from here."""
+
+from __future__ import annotations
+
+import json
+
+from iqn_blocks.config import Config
+from iqn_blocks.config.block import Block
+from iqn_blocks.config.messages import child, wanted
+
+ABOVE = """\
+# Configuration
+
+<!-- Made from the schema by `make docs`. -->
+
+Every network is described by one mapping: a Python dict, a YAML or JSON file, or a
+`iqn_blocks.config.Config`. Two keys are required, all others have defaults.
+
+```python
+import iqn_blocks
+
+net = iqn_blocks.build({
+    "n_actions": 12,
+    "float_input_dim": 4,
+    "nn": {"vis": {"image_size": {"width": 64, "height": 64}}},
+})
+print(net.config)                    # what was built, as an object that can be pasted back
+print(net.config.to_dict()["btr"])   # … and as plain data, defaults filled in
+```
+
+Attributes are named like the keys: `net.config.nn.iqn.embedding_dimension`. A config object never
+changes, compares by value and can be hashed. To vary one, change what its `to_dict()` returns.
+
+## Files
+
+`iqn_blocks.load_config(path)` reads `.yaml`, `.yml` and `.json`; `build` and `route` take the path
+itself. A key that is given twice is an error with its line. YAML is read as data alone, no tag runs
+code. YAML 1.1 reads `1e-3` as a string: write `1.0e-3`. A block without keys is its default.
+
+## Errors
+
+A value is never converted: `"8"`, `8.0` and `true` are no whole numbers. Scalars and arrays of
+numpy, and tuples, are welcome where numbers and lists are; NaN and infinity are not. All faults of
+single keys come in one `ConfigError`, or else all faults between keys: each line names the path,
+what was found, what is accepted, and the way out.
+
+```python
+try:
+    iqn_blocks.build({
+        "n_actions": "12",
+        "float_input_dim": 4,
+        "nn": {"iqn": {"embeding_dimension": 64}},
+    })
+except iqn_blocks.ConfigError as error:
+    print(error)
+# 2 faults in the configuration:
+# - n_actions: found '12' (str); accepted: a whole number from 1 to 65536; write it without quotes
+# - nn.iqn.embeding_dimension: unknown key; did you mean embedding_dimension?
+```
+
+A key that was set to another value than its default, and that the network does not read, gives an
+`UnusedConfigWarning` with its path; with `build(cfg, strict=True)` an error. Not so the keys for
+trainers: `nn.training`, `nn.iqn.kappa`, `nn.decoder.shared_trunk_freeze` and the Munchausen keys.
+
+## Keys
+
+`{}` stands for a block of defaults.
+"""
+
+BELOW = """\
+## Which network is built
+
+`nn.topology` names it. Without a name:
+
+| `nn.fusion_mode` | image branch | topology |
+|---|---|---|
+| `vision_transformer`, `post_concat`, `unified` | any | `multimodal` |
+| `none` | `nn.vis.transformer` with `use_hf_backbone: true` | `hf_vision` |
+| `none` | `nn.vis.cnn`, or `nn.vis.no_image: true` | `classic` |
+| `none` | `nn.vis.transformer`, native | none: choose another `fusion_mode`, or `use_hf_backbone` |
+
+## Rules between keys
+
+A rule holds where the network has the parts it is about.
+
+- `nn.vis.cnn` and `nn.vis.transformer` exclude each other; so do `mlp` and `transformer` of a
+  decoder slot.
+- `float_inputs_mean` and `float_inputs_std` have `float_input_dim` numbers each.
+- `float_input_dim: 0` needs a classic network with an image.
+- The image is at least 34 × 34 for the 4-layer CNN; IMPALA takes any size.
+- `patch_size` divides width and height. A Hugging Face vision model takes 1 or 3 channels.
+- `n_heads` divides `d_model` in every native transformer; `d_model` of a decoder slot divides the
+  state width `D`.
+- `unified` with a native vision transformer: `nn.vis.transformer.d_model` equals
+  `nn.encoder.transformer.d_model`.
+- `fusion_tokens: patch_tokens` in `post_concat` needs `post_concat_layout: token_sequence`.
+- `float_token_layout: per_feature` needs `post_concat_layout: token_sequence` and
+  `float_token_input: raw`.
+- `nn.vis.transformer.use_hf_backbone` needs a `model_name_or_path`.
+- A `hf_embedding` trunk needs a path in `nn.encoder.hf_embedding` or `nn.encoder.transformer`, not
+  two different ones.
+- `nn.encoder.transformer.use_hf_backbone` excludes `fusion_encoder: native_transformer`.
+- `nn.topology`, where it names one of the three, names the one that the other keys describe.
+- The network has at most 2³¹ parameters, counted before anything is allocated.
+
+What no network has: Hugging Face models in decoder slots, and `decoder.shared_input: pre_tau`.
+"""
+
+
+def blocks(block: type[Block], path: str = "") -> dict[type[Block], list[str]]:
+    """Every block with all places where it occurs, from the top down."""
+    found = {block: [path]}
+    for key in block.model_fields:
+        inner = child(block, key)
+        if inner is not None:
+            for below, places in blocks(inner, f"{path}.{key}".strip(".")).items():
+                found.setdefault(below, []).extend(places)
+    return found
+
+
+def default(block: type[Block], key: str) -> str:
+    """The default as one writes it in YAML."""
+    field = block.model_fields[key]
+    if field.is_required():
+        return "required"
+    # Top-level defaults are known without the keys that are required there.
+    value = field.get_default(call_default_factory=True)
+    if block is not Config:
+        value = getattr(block(), key)
+    return "`{}`" if isinstance(value, Block) else f"`{json.dumps(value, default=dict)}`"
+
+
+def table(block: type[Block]) -> str:
+    """One row for each key of a block."""
+    aliases = {name: alias for alias, name in block.aliases.items()}
+    rows = ["| key | accepted | default | meaning |", "|---|---|---|---|"]
+    for key, field in block.model_fields.items():
+        inner = child(block, key)
+        accepted = wanted(block, key) if inner is None else "a block"
+        if inner is not None and field.annotation is not inner:
+            accepted += ", or null"
+        name = f"`{key}` (or `{aliases[key]}`)" if key in aliases else f"`{key}`"
+        rows.append(f"| {name} | {accepted} | {default(block, key)} | {field.description} |")
+    return "\n".join(rows)
+
+
+def page() -> str:
+    """The whole page."""
+    sections = [ABOVE]
+    for block, places in blocks(Config).items():
+        title = ", ".join(f"`{place}`" for place in places if place) or "Top level"
+        text = (block.__doc__ or "").split("\n\n")[0]
+        sections.append(f"### {title}\n\n{text}\n\n{table(block)}\n")
+    return "\n".join([*sections, BELOW])
