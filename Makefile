@@ -13,7 +13,9 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-v
 JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS)
 
-.PHONY: test test-slow test-gpu lint format demo clean
+QUIET_HF := TRANSFORMERS_VERBOSITY=error HF_HUB_DISABLE_PROGRESS_BARS=1
+
+.PHONY: test test-slow test-gpu lint format demo docs clean
 
 test: lint
 	$(PYTEST) -m "not slow and not peers and not gpu"
@@ -34,7 +36,10 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 demo: $(READY)
-	TRANSFORMERS_VERBOSITY=error HF_HUB_DISABLE_PROGRESS_BARS=1 $(BIN)/python -m demo.run
+	$(QUIET_HF) $(BIN)/python -m demo.run
+
+docs: $(READY)
+	$(QUIET_HF) $(BIN)/python -m docs.generator
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import iqn_blocks
+from docs.generator.pages import pages as generated_pages
 from iqn_blocks import registry
 
 ROOT = Path(__file__).parents[1]
@@ -64,6 +65,13 @@ def test_readme_commands_are_make_targets() -> None:
     assert {"demo", "test"} <= named
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert named <= targets
+
+
+def test_generated_pages_are_up_to_date() -> None:
+    for path, text in generated_pages().items():
+        assert (ROOT / path).read_text(encoding="utf-8") == text, (
+            f"{path} is stale: run `make docs`"
+        )
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
