@@ -36,8 +36,7 @@ def spectral_weight(params: Parameters, weight: Tensor, *, training: bool) -> Te
         u, v = power_iteration(matrix.detach(), u, v)
     if not matrix.any():
         return weight
-    sigma = sum(u[row] * (matrix[row] * v).sum() for row in range(matrix.shape[0]))
-    return weight / sigma
+    return weight / (u @ (matrix @ v))
 
 
 def conv(
