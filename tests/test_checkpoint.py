@@ -108,6 +108,18 @@ def test_loading_draws_no_random_numbers(tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_other_defaults_change_nothing(tmp_path):
+    net = build(tiny_btr())
+    net.save_pretrained(tmp_path)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            loaded = iqn_blocks.from_pretrained(tmp_path)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert_same(loaded, net)
+
+
 def test_loaded_network_trains(tmp_path):
     loaded = round_trip(build(tiny()), tmp_path)
     loaded(*loaded.example_inputs(2), 4)[0].sum().backward()

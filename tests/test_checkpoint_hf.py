@@ -11,6 +11,7 @@ import torch
 
 import iqn_blocks
 from iqn_blocks import CheckpointError
+from iqn_blocks.checkpoint.card import model_card
 from tests import compare, grid, tiny_models
 from tests.checkpoints import CONFIG, assert_same, change_config
 from tests.test_multimodal_grid import CONFIGS, TEXT, VISION, placed
@@ -97,6 +98,32 @@ def test_the_models_folder_is_named_in_the_config_alone(models, tmp_path):
     assert set(data["backbones"]) == {"vision"}
     assert str(tmp_path) in json.dumps(data.pop("config"))
     assert str(tmp_path) not in json.dumps(data)
+
+
+def test_other_defaults_change_nothing(models, tmp_path):
+    net = build(VIT, models)
+    net.save_pretrained(tmp_path / "network")
+    with torch.device("meta"):
+        loaded = iqn_blocks.from_pretrained(tmp_path / "network")
+    assert_same(loaded, net)
+
+
+def test_card(models):
+    net = build(VIT, models)
+    card = model_card(net, "me/racer")
+    assert iqn_blocks.describe(net) in card
+    assert "| `nn.vis.transformer.use_hf_backbone` | `true` |" in card
+
+
+def test_deeply_nested_recipe(models, tmp_path):
+    folder = tmp_path / "network"
+    build(VIT, models).save_pretrained(folder)
+    text = (folder / CONFIG).read_text()
+    for depth in (100, 300, 900, 3000):
+        deep = text.replace('"vision": {', '"vision": {"x": ' + "[" * depth + "]" * depth + ",", 1)
+        (folder / CONFIG).write_text(deep)
+        with pytest.raises(CheckpointError, match=r"config\.json"):
+            iqn_blocks.from_pretrained(folder)
 
 
 @pytest.mark.parametrize("nested", [False, True])

@@ -138,7 +138,7 @@ def _empty_network(checkpoint: Checkpoint, trust_remote_code: bool) -> IQN:
             with torch.device("meta"):  # shapes alone: nothing is drawn or allocated
                 net = assemble(manifest.config)
         else:
-            with torch.random.fork_rng(devices=[]):
+            with torch.device("cpu"), torch.random.fork_rng(devices=[]):
                 net = assemble(manifest.config, manifest.backbones)
     except CheckpointError:
         raise
