@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from iqn_blocks.config import Config
+import pytest
+
+from iqn_blocks import ConfigError
+from iqn_blocks.config import Config, parse
 from iqn_blocks.config.block import Block
 from iqn_blocks.config.kinds import Kind
 from iqn_blocks.config.messages import child
@@ -57,3 +60,11 @@ def nested(path: str, value: object) -> dict[str, Any]:
         block = block.setdefault(name, {})
     block[last] = value
     return config
+
+
+def faults(config: object) -> list[str]:
+    """The lines with which a configuration is refused."""
+    with pytest.raises(ConfigError) as error:
+        parse(config)  # type: ignore[arg-type]
+    lines = str(error.value).splitlines()
+    return lines if len(lines) == 1 else [line.removeprefix("- ") for line in lines[1:]]

@@ -21,7 +21,7 @@ from iqn_blocks.errors import UnsupportedTopologyError
 from .config_cases import KEYS, REQUIRED
 from .configs import merge
 
-SETTINGS = settings(max_examples=100, deadline=None)
+SETTINGS = settings(max_examples=60, deadline=None)
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text(max_size=5)
     | st.floats(allow_nan=False, allow_infinity=False),
@@ -97,7 +97,7 @@ def test_most_of_them_are_valid() -> None:
     """The property above is about something: most drawn configurations are accepted."""
     accepted: list[bool] = []
 
-    @settings(max_examples=150, deadline=None, database=None, derandomize=True)
+    @settings(max_examples=60, deadline=None, database=None, derandomize=True)
     @given(configs())
     def count(raw: dict[str, Any]) -> None:
         try:

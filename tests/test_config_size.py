@@ -34,7 +34,7 @@ def test_tiny_networks(raw: dict[str, Any]) -> None:
 
 
 def test_classic_networks() -> None:
-    for raw in list(classic_grid().values())[::9]:
+    for raw in list(classic_grid().values())[::25]:
         check_exact(raw)
 
 
@@ -42,7 +42,7 @@ def test_multimodal_networks() -> None:
     grid = multimodal_grid({}, {"bert": "some/bert"})
     native = [raw for raw in grid.values() if trunk(parse(raw)) != "hf_embedding"]
     assert len(native) > 100
-    for raw in native[::3]:
+    for raw in native[::5]:
         check_exact(raw)
 
 

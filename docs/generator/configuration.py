@@ -35,7 +35,8 @@ changes, compares by value and can be hashed. To vary one, change what its `to_d
 
 `iqn_blocks.load_config(path)` reads `.yaml`, `.yml` and `.json`; `build` and `route` take the path
 itself. A key that is given twice is an error with its line. YAML is read as data alone, no tag runs
-code. YAML 1.1 reads `1e-3` as a string: write `1.0e-3`. A block without keys is its default.
+code. YAML 1.1 reads `1e-3` as a string: write `1.0e-3`. A block that is left empty (`training:`) is
+as if it were not there; one that is there only on request is asked for with `transformer: {}`.
 
 ## Errors
 
