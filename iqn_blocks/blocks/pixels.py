@@ -66,9 +66,7 @@ class PixelValues(nn.Module):
         self, spec: PixelSpec, in_channels: int, *, uint8_scaling: Uint8Scaling = "signed"
     ) -> None:
         if in_channels not in (1, 3):
-            raise ValueError(
-                f"in_channels: accepted are 1 (repeated to 3) and 3, got {in_channels}"
-            )
+            raise ValueError(f"in_channels: got {in_channels}, accepted are 1 (repeated) and 3")
         super().__init__()
         self.spec = spec
         self.uint8_scaling = uint8_scaling
