@@ -36,7 +36,7 @@ def refuses(path: Path | str) -> str:
     start = time.monotonic()
     with pytest.raises(ConfigError) as error:
         load_config(path)
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 60
     message = str(error.value)
     assert message.startswith(f"{path}: ")
     return message.removeprefix(f"{path}: ")
