@@ -1,0 +1,83 @@
+"""From gymnasium spaces to a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from iqn_blocks.config import Config, parse
+from iqn_blocks.errors import ConfigError
+
+
+def config_from_spaces(observation_space: Any, action_space: Any, **overrides: Any) -> Config:
+    """A configuration whose inputs and actions fit two gymnasium spaces.
+
+    Observations: ``Box`` of rank 1, the float vector; ``Box`` of rank 3 ``(C, H, W)`` or rank 2
+    ``(H, W)``, the image; or a ``Dict`` of one of each under any keys. Actions: ``Discrete(A)``, or
+    ``MultiDiscrete`` with ``N`` equal sizes ``A``, which becomes ``n_actions_per_block = N``.
+
+    ``overrides`` are further top-level keys (``nn={…}``, ``btr={…}``), laid over the derived ones
+    block by block.
+
+    Raises:
+        ConfigError: a space of another kind or shape, or an override of what the spaces decide.
+    """
+    derived = {**_actions(action_space), **_observations(observation_space)}
+    return parse(_merge(derived, overrides, ""))
+
+
+def _actions(space: Any) -> dict[str, Any]:
+    from gymnasium import spaces
+
+    if isinstance(space, spaces.Discrete):
+        return {"n_actions": int(space.n)}
+    if isinstance(space, spaces.MultiDiscrete):
+        sizes = set(space.nvec.flatten().tolist())
+        if space.nvec.ndim == 1 and len(sizes) == 1:
+            return {"n_actions": sizes.pop(), "n_actions_per_block": len(space.nvec)}
+    raise ConfigError(
+        f"action_space: found {space!r}; accepted are Discrete, and MultiDiscrete with one axis of "
+        f"equal sizes; wrap the environment so that every offset has the same actions"
+    )
+
+
+def _observations(space: Any) -> dict[str, Any]:
+    from gymnasium import spaces
+
+    boxes: list[Any] = list(space.spaces.values()) if isinstance(space, spaces.Dict) else [space]
+    ranks = [len(box.shape) if isinstance(box, spaces.Box) else 0 for box in boxes]
+    vectors = [box for box, rank in zip(boxes, ranks, strict=True) if rank == 1]
+    images = [box for box, rank in zip(boxes, ranks, strict=True) if rank in (2, 3)]
+    if len(vectors) > 1 or len(images) > 1 or len(vectors) + len(images) != len(boxes):
+        raise ConfigError(
+            f"observation_space: found {space!r}; accepted are a Box of rank 1 (floats), of rank 2 "
+            f"or 3 (an image), or a Dict of one of each; wrap the environment to give these"
+        )
+    vis = _image(images[0]) if images else {"no_image": True}
+    return {"float_input_dim": vectors[0].shape[0] if vectors else 0, "nn": {"vis": vis}}
+
+
+def _image(box: Any) -> dict[str, Any]:
+    channels, height, width = box.shape if len(box.shape) == 3 else (1, *box.shape)
+    if width <= 4 < channels:
+        raise ConfigError(
+            f"observation_space: found an image of shape {box.shape}, which looks like (H, W, C); "
+            f"accepted is (C, H, W); transpose it in a wrapper of the environment"
+        )
+    return {"in_channels": channels, "image_size": {"width": width, "height": height}}
+
+
+def _merge(derived: dict[str, Any], overrides: Mapping[str, Any], above: str) -> dict[str, Any]:
+    merged = dict(derived)
+    for key, value in overrides.items():
+        own = derived.get(key)
+        if isinstance(own, dict) and isinstance(value, Mapping):
+            merged[key] = _merge(own, value, f"{above}{key}.")
+        elif own is not None and own != value:
+            raise ConfigError(
+                f"{above}{key}: found {value!r} in the overrides, but the spaces give {own!r}; "
+                f"leave the key out"
+            )
+        else:
+            merged[key] = value
+    return merged

@@ -1,0 +1,113 @@
+"""The adapter between tianshou's model calls and a network."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from iqn_blocks.blocks import SpectralNormConv2d
+from iqn_blocks.functional import TauScheme, split_quantiles
+from iqn_blocks.network import IQN
+
+
+class TianshouModel(nn.Module):
+    """A network as tianshou's ``IQNPolicy`` calls it.
+
+    ``model(obs, sample_size=K, state=…, info=…) -> ((q, taus), state)`` with ``q (B, A, K)`` and
+    ``taus (B, K)``. ``obs`` is a ``Batch`` or dict that holds an image and a vector under the given
+    keys, or one plain array for networks of one input. Arrays are moved to the network's device as
+    they are: uint8 images stay uint8 until the network scales them. A one-channel image may come
+    without its channel axis.
+
+    tianshou's target network is a deep copy that gets new parameters and never new buffers, and
+    that it keeps in eval mode. A deep copy of this model therefore goes on with spectral
+    normalisation's power iteration in eval mode. Noise is left to the caller, see
+    :class:`~iqn_blocks.interop.tianshou.IQNPolicy`.
+
+    Args:
+        net: the network; one action offset only.
+        image_key: key of the image in a mapping.
+        vector_key: key of the float vector in a mapping.
+        scheme: how τ is drawn, the paper's i.i.d. uniform by default, as tianshou does.
+
+    Raises:
+        ValueError: a network with several action offsets, or an observation without its key.
+    """
+
+    def __init__(
+        self,
+        net: IQN,
+        *,
+        image_key: str = "image",
+        vector_key: str = "vector",
+        scheme: TauScheme = "uniform",
+    ) -> None:
+        super().__init__()
+        if net.config.n_actions_per_block > 1:
+            raise ValueError(
+                f"net: tianshou's IQN chooses one action at a time, but the network has "
+                f"n_actions_per_block = {net.config.n_actions_per_block}; build it with 1"
+            )
+        self.net = net
+        self.image_key = image_key
+        self.vector_key = vector_key
+        self.scheme = scheme
+
+    def forward(
+        self, obs: Any, sample_size: int, state: Any = None, info: Any = None
+    ) -> tuple[tuple[Tensor, Tensor], Any]:
+        """Quantile values ``(B, A, K)`` and their τ ``(B, K)``, and ``state`` as it came."""
+        img, floats = self._inputs(obs)
+        q, tau = self.net(img, floats, sample_size, scheme=self.scheme)
+        q = split_quantiles(q, sample_size).transpose(1, 2)
+        return (q, split_quantiles(tau, sample_size).squeeze(2)), state
+
+    def _inputs(self, obs: Any) -> tuple[Tensor | None, Tensor | None]:
+        no_image, no_floats = self.net.config.nn.vis.no_image, not self.net.config.float_input_dim
+        if not hasattr(obs, "keys"):
+            if not (no_image or no_floats):
+                raise ValueError(
+                    f"obs: a network of image and floats needs a mapping with the keys "
+                    f"{self.image_key!r} and {self.vector_key!r}, got {type(obs).__name__}"
+                )
+            return (None, self._vector(obs)) if no_image else (self._image(obs), None)
+        img = None if no_image else self._image(self._entry(obs, self.image_key))
+        floats = None if no_floats else self._vector(self._entry(obs, self.vector_key))
+        return img, floats
+
+    def _entry(self, obs: Any, key: str) -> Any:
+        if key not in obs:
+            raise ValueError(
+                f"obs: no key {key!r} among {sorted(obs.keys())}; name the keys with image_key= "
+                f"and vector_key="
+            )
+        return obs[key]
+
+    def _image(self, array: Any) -> Tensor:
+        img = self._tensor(array)
+        return (
+            img.unsqueeze(1) if img.ndim == 3 and self.net.config.nn.vis.in_channels == 1 else img
+        )
+
+    def _vector(self, array: Any) -> Tensor:
+        floats = self._tensor(array)
+        return floats if floats.is_floating_point() else floats.float()
+
+    def _tensor(self, array: Any) -> Tensor:
+        return torch.as_tensor(array, device=self.net.tau_embedding.projection.weight.device)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TianshouModel:
+        twin = type(self)(
+            copy.deepcopy(self.net, memo),
+            image_key=self.image_key,
+            vector_key=self.vector_key,
+            scheme=self.scheme,
+        )
+        for module in twin.modules():
+            if isinstance(module, SpectralNormConv2d):
+                module.iterate_in_eval = True
+        twin.training = self.training
+        return twin

@@ -1,0 +1,35 @@
+"""tianshou's IQN policy with noise that follows what the policy is used for (tianshou 2.x)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tianshou.algorithm.modelfree.iqn import IQNPolicy as TianshouIQNPolicy
+from torch import nn
+
+from iqn_blocks.interop.tianshou.model import TianshouModel
+
+
+class IQNPolicy(TianshouIQNPolicy):
+    """tianshou's ``IQNPolicy`` with one difference: it drives the noise of noisy networks.
+
+    New noise is drawn for every call inside a training step, that is in collection and in updates,
+    for the online and the target network alike; outside, in test episodes and in use, the noise is
+    off. The model is a :class:`TianshouModel`.
+    """
+
+    def forward(
+        self,
+        batch: Any,
+        state: Any = None,
+        model: nn.Module | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As tianshou's, after setting the noise of the model that is used."""
+        for module in (self.model if model is None else model).modules():
+            if isinstance(module, TianshouModel):
+                if self.is_within_training_step:
+                    module.net.reset_noise()
+                else:
+                    module.net.disable_noise()
+        return super().forward(batch, state, model, **kwargs)

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+import iqn_blocks
+from iqn_blocks.interop.gymnasium import config_from_spaces
+
+VECTOR = spaces.Box(-1, 1, (5,))
+IMAGE = spaces.Box(0, 255, (2, 40, 36), np.uint8)
+FRAME = spaces.Box(0, 255, (40, 36), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("observations", "floats", "image"),
+    [
+        (VECTOR, 5, None),
+        (IMAGE, 0, (2, 40, 36)),
+        (FRAME, 0, (1, 40, 36)),
+        (spaces.Dict({"camera": IMAGE, "speed": VECTOR}), 5, (2, 40, 36)),
+        (spaces.Dict({"speed": VECTOR}), 5, None),
+    ],
+)
+def test_observations(observations, floats, image):
+    config = config_from_spaces(observations, spaces.Discrete(4))
+    assert (config.n_actions, config.float_input_dim) == (4, floats)
+    vis = config.nn.vis
+    assert vis.no_image == (image is None)
+    if image:
+        assert (vis.in_channels, vis.image_size.height, vis.image_size.width) == image
+    net = iqn_blocks.build(config)
+    assert net.q_values(*net.example_inputs(2)).shape == (2, 4)
+
+
+def test_actions_and_overrides():
+    config = config_from_spaces(
+        VECTOR,
+        spaces.MultiDiscrete([3, 3]),
+        nn={"decoder": {"dense_hidden_dimension": 32}},
+        btr={"use_noisy_linear": True},
+    )
+    assert (config.n_actions, config.n_actions_per_block) == (3, 2)
+    assert config.nn.vis.no_image
+    assert config.nn.decoder.dense_hidden_dimension == 32
+    assert config.btr.use_noisy_linear
+
+
+@pytest.mark.parametrize(
+    ("observations", "actions", "message"),
+    [
+        (VECTOR, spaces.MultiDiscrete([3, 4]), "action_space: found MultiDiscrete"),
+        (VECTOR, VECTOR, "action_space: found Box.* accepted are Discrete"),
+        (spaces.Discrete(3), spaces.Discrete(3), "observation_space: found Discrete"),
+        (spaces.Dict({"a": VECTOR, "b": VECTOR}), spaces.Discrete(3), "a Dict of one of each"),
+        (
+            spaces.Box(0, 255, (40, 36, 3), np.uint8),
+            spaces.Discrete(3),
+            r"\(40, 36, 3\), which looks like \(H, W, C\)",
+        ),
+    ],
+)
+def test_other_spaces_are_refused(observations, actions, message):
+    with pytest.raises(iqn_blocks.ConfigError, match=message):
+        config_from_spaces(observations, actions)
+
+
+def test_overrides_may_not_contradict_the_spaces():
+    with pytest.raises(iqn_blocks.ConfigError, match=r"nn\.vis\.in_channels: found 1 .*give 2"):
+        config_from_spaces(IMAGE, spaces.Discrete(3), nn={"vis": {"in_channels": 1}})

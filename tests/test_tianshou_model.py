@@ -1,0 +1,81 @@
+"""The adapter needs no tianshou: what tianshou does with it is tested beside the other peers."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+import iqn_blocks
+from iqn_blocks.blocks import SpectralNormConv2d
+from iqn_blocks.interop.tianshou import TianshouModel
+from tests.configs import tiny, tiny_btr, tiny_float, tiny_image
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (3, 1, 34, 36), dtype=np.uint8)
+VECTOR = np.random.default_rng(1).normal(size=(3, 5))
+
+
+def model(config, **keys):
+    torch.manual_seed(0)
+    return TianshouModel(iqn_blocks.build(config), **keys).eval()
+
+
+@pytest.mark.parametrize(
+    ("config", "keys", "obs"),
+    [
+        (tiny(), {}, {"image": IMAGE, "vector": VECTOR}),
+        (tiny(), {"image_key": "a", "vector_key": "b"}, {"a": IMAGE[:, 0], "b": VECTOR}),
+        (tiny_float(), {}, VECTOR),
+        (tiny_float(), {}, {"vector": VECTOR.astype(np.float32)}),
+        (tiny_float(), {}, (VECTOR * 100).astype(np.uint8)),
+        (tiny_image(), {}, IMAGE),
+    ],
+)
+def test_answers_as_tianshou_expects(config, keys, obs):
+    adapter = model(config, **keys)
+    (q, taus), state = adapter(obs, sample_size=7, state="kept", info={})
+    assert q.shape == (3, 3, 7)
+    assert taus.shape == (3, 7)
+    assert state == "kept"
+
+
+def test_values_are_those_of_the_network():
+    adapter = model(tiny())
+    (q, taus), _ = adapter({"image": IMAGE, "vector": VECTOR}, sample_size=4)
+    tau = taus.T.reshape(-1, 1)
+    expected, _ = adapter.net(torch.from_numpy(IMAGE), torch.from_numpy(VECTOR), tau=tau)
+    for b in range(3):
+        for k in range(4):
+            torch.testing.assert_close(q[b, :, k], expected[k * 3 + b])
+
+
+def test_deep_copy_keeps_spectral_norm_alive():
+    online = model(tiny_btr()).train()
+    target = copy.deepcopy(online).eval()
+    assert target.image_key == online.image_key
+    obs = {"image": IMAGE, "vector": VECTOR}
+    optimizer = torch.optim.Adam(online.parameters(), lr=1e-4)
+    for _ in range(100):
+        (q, _), _ = online(obs, sample_size=4)
+        optimizer.zero_grad()
+        q.square().mean().backward()
+        optimizer.step()
+        for own, live in zip(target.parameters(), online.parameters(), strict=True):
+            own.data.copy_(live.data)
+        target(obs, sample_size=4)
+    convs = [m for m in target.modules() if isinstance(m, SpectralNormConv2d)]
+    for conv in convs:
+        norm = torch.linalg.matrix_norm(conv.normalized_weight().flatten(1), 2).item()
+        assert norm == pytest.approx(1, rel=0.01)
+
+
+def test_bad_observations_and_networks():
+    adapter = model(tiny())
+    with pytest.raises(ValueError, match=r"mapping with the keys 'image' and 'vector'"):
+        adapter(VECTOR, sample_size=4)
+    with pytest.raises(ValueError, match=r"no key 'image' among \['frame', 'vector'\]"):
+        adapter({"frame": IMAGE, "vector": VECTOR}, sample_size=4)
+    with pytest.raises(ValueError, match="n_actions_per_block = 2; build it with 1"):
+        model(tiny(n_actions_per_block=2))
