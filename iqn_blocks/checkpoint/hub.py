@@ -96,10 +96,7 @@ def push_to_hub(
         api = HfApi(token=token)
         api.create_repo(repo_id, private=private, exist_ok=True)
         api.upload_folder(
-            repo_id=repo_id,
-            folder_path=folder,
-            revision=revision,
-            commit_message=commit_message,
+            repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
         )
 
 
