@@ -15,7 +15,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS)
 
 QUIET_HF := TRANSFORMERS_VERBOSITY=error HF_HUB_DISABLE_PROGRESS_BARS=1
 
-.PHONY: test test-slow test-gpu lint format demo docs clean
+.PHONY: test test-slow test-gpu lint format demo bench docs clean
 
 test: lint
 	$(PYTEST) -m "not slow and not peers and not gpu"
@@ -37,6 +37,10 @@ format: $(READY)
 
 demo: $(READY)
 	$(QUIET_HF) $(BIN)/python -m demo.run
+
+# Everything, for the machine at hand; `BENCH="acting btr"` measures a part.
+bench: $(READY_PEERS)
+	$(BIN)/python -m benchmarks $(BENCH)
 
 docs: $(READY)
 	$(QUIET_HF) $(BIN)/python -m docs.generator
