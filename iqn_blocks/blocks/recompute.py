@@ -91,15 +91,26 @@ class _MixedLinears(torch.autograd.Function):
         grad_phi = grad_x * state
         grad_phi = grad_phi.sum(1) if shared else grad_phi.flatten(0, 1)
         grad_pre = torch.where(phi > 0, grad_phi, grad_phi * ctx.embedding[2])
+        grad_tau = None
+        if ctx.needs_input_grad[1]:
+            grad_tau = _grad_tau(grad_pre @ weight, tau, ctx.embedding)
         return (
             grad_state,
-            None,
+            grad_tau,
             grad_pre.T @ cosines,
             grad_pre.sum(0),
             None,
             None,
             *layer_grads,
         )
+
+
+def _grad_tau(grad_cosines: Tensor, tau: Tensor, embedding: tuple[int, int, float]) -> Tensor:
+    """``dc[r, i] / dτ[r] = −π · i · sin(π · i · τ[r])``, added up: ``(R, E) -> (R, 1)``."""
+    dimension, start, _ = embedding
+    angular = torch.pi * torch.arange(start, start + dimension, device=tau.device, dtype=tau.dtype)
+    slope = -angular * torch.sin(angular * tau)
+    return (grad_cosines.to(tau.dtype) * slope).sum(1, keepdim=True)
 
 
 def _phi(

@@ -96,6 +96,8 @@ def classic_grid() -> dict[str, Config]:
     grid: dict[str, Config] = {}
     structures = itertools.product(STEMS, NORMS, NOISE, SLOTS, SLOTS, (1, 3))
     for stem, norm, noise, advantage, value, offsets in structures:
+        if noise == "value_only" and stem != "no_image":
+            continue  # a matter of the heads alone
         count = draw.choice([0, 1, 3]) if stem != "no_image" else draw.choice([1, 3])
         activation = draw.choice(["leaky_relu", "relu"])
         name = f"{stem}-{norm}-{noise}-{advantage}_{value}-n{offsets}"

@@ -12,6 +12,7 @@ NORMS: dict[str, Config] = {"plain": {}, "layer_norm": {"use_layer_norm": True}}
 NOISE: dict[str, Config] = {
     "quiet": {},
     "noisy": {"use_noisy_linear": True, "noisy_sigma0": 0.8},
+    "value_only": {"noisy_value_readout": True},
     "noisy_value": {"use_noisy_linear": True, "noisy_value_readout": True},
 }
 SLOTS = ("mlp", "transformer")

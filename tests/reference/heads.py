@@ -46,8 +46,7 @@ def head(config: Any, params: Parameters, x: Tensor, slot: str) -> Tensor:
         x = activation(config.nn.activation, x)
     readout = params.under("readout")
     if slot == "value":
-        noisy = btr.use_noisy_linear and btr.noisy_value_readout
-        return head_linear(readout, x, 1, noisy=noisy)
+        return head_linear(readout, x, 1, noisy=btr.noisy_value_readout)
     actions, offsets = config.n_actions, config.n_actions_per_block
     advantage = head_linear(readout, x, offsets * actions, noisy=btr.use_noisy_linear)
     return advantage if offsets == 1 else advantage.reshape(-1, offsets, actions)
