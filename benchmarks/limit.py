@@ -1,0 +1,230 @@
+"""The limit: the matrix products and convolutions of a network and nothing else.
+
+Shapes are those of a forward of the literal network. Products are timed in several layouts and the
+fastest counts: one product for all layers that read the same tensor or one for each, weights as
+``(out, in)`` or ``(in, out)``, convolutions in NCHW or channels-last. Acting leaves out what can be
+spared with the equations alone: ``φ`` of a fixed τ, and readouts of more than the mean row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.literal import LiteralIQN, NoisyLinear
+from benchmarks.timing import Call, Clock, fastest
+
+
+class Product(Protocol):
+    """One product of a network: lists of equivalent calls, each list a step that is needed."""
+
+    def forward(self, like: Tensor) -> list[list[Call]]:
+        """Steps of the forward, on tensors of the device and dtype of ``like``."""
+        ...
+
+    def backward(self, like: Tensor) -> list[list[Call]]:
+        """Steps of the backward."""
+        ...
+
+
+class Linears(NamedTuple):
+    """``x Wᵀ`` of the layers that read one ``x (rows, in_dim)``."""
+
+    rows: int
+    in_dim: int
+    out_dims: tuple[int, ...]
+    input_grad: bool
+
+    def forward(self, like: Tensor) -> list[list[Call]]:
+        x = like.new_ones(self.rows, self.in_dim)
+        parts = [like.new_ones(out, self.in_dim) for out in self.out_dims]
+        joint = torch.cat(parts)
+        turned = joint.T.contiguous()
+        return [
+            [
+                lambda: [x @ w.T for w in parts],
+                lambda: x @ joint.T,
+                lambda: x @ turned,
+            ]
+        ]
+
+    def backward(self, like: Tensor) -> list[list[Call]]:
+        x = like.new_ones(self.rows, self.in_dim)
+        parts = [like.new_ones(out, self.in_dim) for out in self.out_dims]
+        grads = [like.new_ones(self.rows, out) for out in self.out_dims]
+        joint, grad = torch.cat(parts), torch.cat(grads, dim=1)
+        turned = joint.T.contiguous()
+
+        def grad_x_by_parts() -> Tensor:
+            out = grads[0] @ parts[0]
+            for g, w in zip(grads[1:], parts[1:], strict=True):
+                out = out.addmm_(g, w)
+            return out
+
+        of_weights: list[Call] = [
+            lambda: [g.T @ x for g in grads],
+            lambda: grad.T @ x,
+            lambda: x.T @ grad,
+        ]
+        of_x: list[Call] = [grad_x_by_parts, lambda: grad @ joint, lambda: grad @ turned.T]
+        return [of_weights, of_x] if self.input_grad else [of_weights]
+
+
+class Convolution(NamedTuple):
+    """A convolution of ``x`` of shape ``size`` with a weight of shape ``kernel``."""
+
+    size: tuple[int, ...]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    input_grad: bool
+
+    def forward(self, like: Tensor) -> list[list[Call]]:
+        calls: list[Call] = []
+        for layout in (torch.contiguous_format, torch.channels_last):
+            x, w = self._operands(like, layout)
+            calls.append(lambda x=x, w=w: self._convolve(x, w))  # type: ignore[misc]
+        return [calls]
+
+    def backward(self, like: Tensor) -> list[list[Call]]:
+        calls: list[Call] = []
+        for layout in (torch.contiguous_format, torch.channels_last):
+            x, w = self._operands(like, layout)
+            grad = torch.ones_like(self._convolve(x, w))
+            calls.append(lambda g=grad, x=x, w=w: self._gradients(g, x, w))  # type: ignore[misc]
+        return [calls]
+
+    def _operands(self, like: Tensor, layout: torch.memory_format) -> tuple[Tensor, Tensor]:
+        x, w = like.new_ones(self.size), like.new_ones(self.kernel)
+        return x.contiguous(memory_format=layout), w.contiguous(memory_format=layout)
+
+    def _convolve(self, x: Tensor, w: Tensor) -> Tensor:
+        return F.conv2d(x, w, None, self.stride, self.padding)
+
+    def _gradients(self, grad: Tensor, x: Tensor, w: Tensor) -> Any:
+        mask = [self.input_grad, True, False]
+        return torch.ops.aten.convolution_backward(
+            grad, x, w, None, self.stride, self.padding, [1, 1], False, [0, 0], 1, mask
+        )
+
+
+class Attention(NamedTuple):
+    """Scaled dot-product attention of queries, keys and values of shape ``size``."""
+
+    size: tuple[int, int, int, int]
+
+    def forward(self, like: Tensor) -> list[list[Call]]:
+        q, k, v = (like.new_ones(self.size) for _ in range(3))
+        return [[lambda: F.scaled_dot_product_attention(q, k, v)]]
+
+    def backward(self, like: Tensor) -> list[list[Call]]:
+        q, k, v = (like.new_ones(self.size).requires_grad_() for _ in range(3))
+        with torch.enable_grad():
+            out = F.scaled_dot_product_attention(q, k, v)
+        grad = torch.ones_like(out)
+        return [[lambda: torch.autograd.grad(out, (q, k, v), grad, retain_graph=True)]]
+
+
+def products(
+    literal: LiteralIQN, img: Tensor | None, floats: Tensor, tau: Tensor, *, acting: bool
+) -> list[Product]:
+    """The products of one call, found by watching a forward of the literal network."""
+    seen: list[tuple[nn.Module, Tensor]] = []
+
+    def watch(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        seen.append((module, args[0]))
+
+    handles = [
+        module.register_forward_pre_hook(watch)
+        for name, module in literal.named_modules()
+        if isinstance(module, nn.Linear | NoisyLinear | nn.Conv2d | nn.TransformerEncoderLayer)
+        and not _inside_a_layer(name)
+    ]
+    try:
+        literal(img, floats, tau)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+    found: list[Product] = []
+    by_input: dict[int, list[tuple[nn.Module, Tensor]]] = {}
+    for module, x in seen:
+        by_input.setdefault(id(x), []).append((module, x))
+    readouts: list[Linears] = []
+    for members in by_input.values():
+        module, x = members[0]
+        if isinstance(module, nn.Conv2d):
+            found.append(_convolution(module, x))
+        elif isinstance(module, nn.TransformerEncoderLayer):
+            found += _encoder_layer(module, x)
+        else:
+            product = _linears([member for member, _ in members], x)
+            if not acting:
+                found.append(product)
+            elif module in (literal.advantage_head.readout, literal.value_head.readout):
+                readouts.append(product)
+            elif module is not literal.tau_embedding.projection:
+                found.append(product)
+    if acting:
+        width = sum(readout.in_dim for readout in readouts)
+        actions = max(readout.out_dims[0] for readout in readouts)
+        found.append(Linears(len(floats), width, (actions,), False))
+    return found
+
+
+def limit_call(found: Sequence[Product], like: Tensor, clock: Clock, *, backward: bool) -> Call:
+    """One call that does every product once, each the fastest way that was found."""
+    with torch.no_grad():
+        calls = [
+            fastest(step, clock)
+            for product in found
+            for step in product.forward(like) + (product.backward(like) if backward else [])
+        ]
+
+    @torch.no_grad()
+    def run() -> None:
+        for call in calls:
+            call()
+
+    return run
+
+
+def _inside_a_layer(name: str) -> bool:
+    """Whether a module is a part of an encoder layer, which is seen as a whole."""
+    _, found, inside = name.partition("encoder.layers.")
+    return bool(found) and "." in inside
+
+
+def _convolution(module: nn.Conv2d, x: Tensor) -> Convolution:
+    padding = module.padding
+    assert isinstance(padding, tuple)
+    return Convolution(
+        tuple(x.shape), tuple(module.weight.shape), module.stride, padding, x.requires_grad
+    )
+
+
+def _linears(modules: Sequence[nn.Module], x: Tensor) -> Linears:
+    weights = [m.weight_mu if isinstance(m, NoisyLinear) else m.weight for m in modules]
+    out_dims = []
+    for weight in weights:
+        assert isinstance(weight, Tensor)
+        out_dims.append(weight.shape[0])
+    in_dim = x.shape[-1]
+    return Linears(x.numel() // in_dim, in_dim, tuple(out_dims), x.requires_grad)
+
+
+def _encoder_layer(layer: nn.TransformerEncoderLayer, x: Tensor) -> list[Product]:
+    batch, tokens, d = x.shape
+    heads, wide = layer.self_attn.num_heads, layer.linear1.out_features
+    rows = batch * tokens
+    return [
+        Linears(rows, d, (3 * d,), x.requires_grad),
+        Attention((batch, heads, tokens, d // heads)),
+        Linears(rows, d, (d,), True),
+        Linears(rows, d, (wide,), True),
+        Linears(rows, wide, (d,), True),
+    ]
