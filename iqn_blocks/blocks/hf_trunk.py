@@ -50,7 +50,7 @@ class HFTrunk(nn.Module):
         self.input_projection = nn.Linear(d_model, width)
         self.dropout = nn.Dropout(dropout)
         self.backbone = backbone
-        zeros = torch.zeros(1, n_tokens, width)
+        zeros = embedding.weight.new_zeros(1, n_tokens, width)
         hidden = probe(backbone, lambda: self._last_hidden_state(zeros), "inputs_embeds", key)
         self.output_projection = projection(hidden.shape[-1], d_model)
 

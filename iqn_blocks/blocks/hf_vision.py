@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from iqn_blocks.blocks.hf import plain_config
@@ -45,7 +44,7 @@ class HFVision(nn.Module):
         size = pixels.spec.size
         resized = _image_size(backbone) != size and "interpolate_pos_encoding" in accepted
         self._extra: dict[str, Any] = {"interpolate_pos_encoding": True} if resized else {}
-        zeros = torch.zeros(1, 3, *size)
+        zeros = next(backbone.parameters()).new_zeros(1, 3, *size)
         out = probe(backbone, lambda: self._last_hidden_state(zeros), "pixel_values", key)
         if out.ndim not in (3, 4):
             raise ConfigError(

@@ -51,5 +51,6 @@ class HFVisionEncoder(nn.Module):
         )
 
     def forward(self, img: Tensor, floats: Tensor) -> Tensor:
+        p = self.vision(img)
         z = self.float_projection(self.float_mlp(self.float_normalization(floats)))
-        return torch.cat([self.vision(img), z], dim=1)
+        return torch.cat([p, z], dim=1)

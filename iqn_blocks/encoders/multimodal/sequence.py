@@ -42,8 +42,7 @@ class SequenceEncoder(nn.Module):
         self.output = nn.Linear(d_model, self.state_dim)
 
     def forward(self, img: Tensor | None, floats: Tensor) -> Tensor:
-        tokens = self.float_tokens(self.float_mlp(self.float_normalization(floats)))
-        if self.vision is not None:
-            tokens = torch.cat([as_tokens(self.vision(img)), tokens], dim=1)
-        state: Tensor = self.output(self.trunk(tokens + self.position))
+        tokens = [] if self.vision is None else [as_tokens(self.vision(img))]
+        tokens.append(self.float_tokens(self.float_mlp(self.float_normalization(floats))))
+        state: Tensor = self.output(self.trunk(torch.cat(tokens, dim=1) + self.position))
         return state

@@ -29,9 +29,9 @@ class FusedVector(nn.Module):
 
     def fused(self, img: Tensor | None, floats: Tensor) -> Tensor:
         """``(B, C, H, W), (B, F) -> (B, fused_dim)``."""
+        v = None if self.vision is None else self.vision(img)
         f: Tensor = self.float_mlp(self.float_normalization(floats))
-        zeros = f.new_zeros(f.shape[0], self.vision_dim)
-        return torch.cat([zeros if self.vision is None else self.vision(img), f], dim=1)
+        return torch.cat([f.new_zeros(f.shape[0], self.vision_dim) if v is None else v, f], dim=1)
 
 
 class DirectEncoder(FusedVector):
