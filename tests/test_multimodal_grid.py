@@ -17,7 +17,8 @@ from tests import compare, grid, reference, tiny_models
 # Models stand by their names until the session's folder is known.
 VISION = {name: name for name in tiny_models.VISION}
 TEXT = {name: name for name in tiny_models.TEXT}
-CONFIGS = grid.multimodal_grid(VISION, TEXT) | grid.hf_vision_grid(VISION)
+CASES = {name: name for name in tiny_models.VISION_CASES}
+CONFIGS = grid.multimodal_grid(VISION, TEXT) | grid.hf_vision_grid(CASES)
 
 
 def placed(config: Any, folders: Mapping[str, str]) -> Any:
@@ -50,11 +51,11 @@ def test_agrees_with_the_reference(name: str, folders: dict[str, str]) -> None:
     compare.randomize(net, generator)
     models = hf_models(net.config)
 
-    single = compare.draw_inputs(net.config, torch.float32, generator)
-    compare.compare(net.eval(), single, single.shared, hf_models=models)
-    compare.compare_values(net, single, generator, hf_models=models)
+    compare.compare_single(net.eval(), generator, hf_models=models)
 
     double = compare.draw_inputs(net.double().config, torch.float64, generator)
     models = {name: model.double() for name, model in models.items()}
     compare.compare(net.eval(), double, double.shared, hf_models=models)
+    compare.compare_values(net, double, generator, hf_models=models)
+    compare.compare_q_values(net, double, hf_models=models)
     compare.compare(net.train(), double, double.per_sample, hf_models=models)
