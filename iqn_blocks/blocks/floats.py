@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -95,5 +95,7 @@ class FloatMLP(nn.Module):
         self.layers = nn.Sequential(first, second)
 
     def forward(self, floats: Tensor) -> Tensor:
-        hidden: Tensor = self.layers(floats.to(next(self.parameters()).dtype))
+        # By name: torchrl puts plain tensors in the place of parameters, which none can list.
+        first = cast(nn.Linear, cast(HiddenLayer, self.layers[0]).linear)
+        hidden: Tensor = self.layers(floats.to(first.weight.dtype))
         return hidden

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -40,12 +40,18 @@ class ImageStem(nn.Module):
         self.pool = nn.Identity() if pool is None else nn.AdaptiveMaxPool2d(pool)
         self.out_dim = channels * (height * width if pool is None else pool * pool)
 
+    @property
+    def first_conv(self) -> nn.Conv2d:
+        """The convolution that reads the image."""
+        raise NotImplementedError
+
     def features(self, img: Tensor) -> Tensor:
         """The feature map before pooling: ``(B, C, H, W) -> (B, C', H', W')``."""
         raise NotImplementedError
 
     def forward(self, img: Tensor) -> Tensor:
-        img = normalize_image(img, next(self.parameters()).dtype, self.uint8_scaling)
+        # By name: torchrl puts plain tensors in the place of parameters, which none can list.
+        img = normalize_image(img, self.first_conv.weight.dtype, self.uint8_scaling)
         # Channels-last convolutions are the fast ones; `flatten` restores the C, H, W order.
         img = img.contiguous(memory_format=torch.channels_last)
         features: Tensor = self.pool(self.features(img)).flatten(1)
@@ -96,6 +102,10 @@ class ConvStem(ImageStem):
             channels = out_channels
         self.convs = nn.ModuleList(convs)
         self.activation = make_activation(activation)
+
+    @property
+    def first_conv(self) -> nn.Conv2d:
+        return cast(nn.Conv2d, self.convs[0])
 
     def features(self, img: Tensor) -> Tensor:
         for conv in self.convs:
@@ -170,6 +180,10 @@ class ImpalaStem(ImageStem):
                 for before, after in pairwise(channels)
             )
         )
+
+    @property
+    def first_conv(self) -> nn.Conv2d:
+        return cast(ImpalaStage, self.stages[0]).conv
 
     def features(self, img: Tensor) -> Tensor:
         return torch.relu_(self.stages(img))
