@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import TypeVar
 
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from iqn_blocks.blocks import Head, NoisyLinear, SpectralNormConv2d
 from iqn_blocks.blocks.dense import weight_and_bias
+from iqn_blocks.blocks.packed import PackedLinear
 from iqn_blocks.functional import hadamard_mix, mean_over_quantiles
 from iqn_blocks.network import IQN, QuantileNetwork
 
 Part = TypeVar("Part", bound=nn.Module)
-_Copies = Iterator[tuple[Tensor, Tensor]]  # (of the folded network, what belongs there)
 
 
 def optimize_for_inference(net: IQN) -> InferenceIQN:
@@ -70,15 +70,15 @@ class InferenceIQN(QuantileNetwork):
             chain(
                 _copies(self.encoder, net.encoder),
                 _copies(self.tau_embedding, net.tau_embedding),
-                self.heads.copies(net.value_head, net.advantage_head),
                 [(self.phi, phi)],
             )
         )
+        self.refresh_heads(net)
 
     @torch.no_grad()
     def refresh_heads(self, net: IQN) -> None:
         """Take over the heads alone, where the noise is: for use after ``net.reset_noise()``."""
-        _write(self.heads.copies(net.value_head, net.advantage_head))
+        self.heads.take_over(net.value_head, net.advantage_head)
 
     def quantile_values(self, state: Tensor, tau: Tensor, num_quantiles: int) -> Tensor:
         """As :meth:`IQN.quantile_values`."""
@@ -101,32 +101,31 @@ class FoldedHeads(nn.Module):
 
     weight: Tensor
     bias: Tensor
-    first_weight: Tensor
-    first_bias: Tensor
 
     def __init__(self, value: Head, advantage: Head) -> None:
         super().__init__()
         self.value = _plain_copy(value)
         self.advantage = _plain_copy(advantage)
         self.out_shape = advantage.out_shape
-        self.stacked = all(isinstance(head.trunk, nn.Identity) for head in (value, advantage))
         first = [head.first_hidden for head in (value, advantage)]
         self.split = [len(weight_and_bias(layer.linear)[1]) for layer in first]
         # One activation over both heads serves where nothing but it follows the first Linear.
         plain = all(isinstance(layer.norm, nn.Identity) for layer in first)
         self.joint = plain and len(value.hidden) == len(advantage.hidden) == 1
-        for name, tensor in self._folded(value, advantage).items():
+        with_trunk = any(not isinstance(h.trunk, nn.Identity) for h in (value, advantage))
+        self.first = None if with_trunk else PackedLinear(*self._stacked(value, advantage))
+        for name, tensor in zip(("weight", "bias"), self._readout(value, advantage), strict=True):
             self.register_buffer(name, tensor)
         for head in (self.value, self.advantage):
             head.readout = nn.Identity()
-            if self.stacked:
+            if self.first is not None:
                 head.first_hidden.linear = nn.Identity()
 
     def features(self, x: Tensor) -> Tensor:
         """Hidden features of both heads, side by side: ``(R, D) -> (R, H_V + H_A)``."""
-        if not self.stacked:
+        if self.first is None:
             return torch.cat([self.value.features(x), self.advantage.features(x)], dim=1)
-        linear_out = F.linear(x, self.first_weight, self.first_bias)
+        linear_out = self.first(x)
         if self.joint:
             return self.value.finish(linear_out)
         v, a = torch.split(linear_out, self.split, dim=1)
@@ -137,27 +136,34 @@ class FoldedHeads(nn.Module):
         q = F.linear(features, self.weight, self.bias)
         return q.view(q.shape[0], *self.out_shape)
 
-    def copies(self, value: Head, advantage: Head) -> _Copies:
-        """Pairs of own tensors and what two live heads put there."""
-        for name, tensor in self._folded(value, advantage).items():
-            yield getattr(self, name), tensor
-        yield from _copies(self.value, value)
-        yield from _copies(self.advantage, advantage)
+    def take_over(self, value: Head, advantage: Head) -> None:
+        """Write what two live heads have now into the own tensors."""
+        copies = [
+            *zip((self.weight, self.bias), self._readout(value, advantage), strict=True),
+            *_copies(self.value, value),
+            *_copies(self.advantage, advantage),
+        ]
+        if self.first is None:
+            _write(copies)
+            return
+        own = self.first.weight, self.first.bias
+        _write([*copies, *zip(own, self._stacked(value, advantage), strict=True)])
+        self.first.pack()
 
     @torch.no_grad()
-    def _folded(self, value: Head, advantage: Head) -> dict[str, Tensor]:
+    def _readout(self, value: Head, advantage: Head) -> tuple[Tensor, Tensor]:
         (w_v, b_v), (w_a, b_a) = (weight_and_bias(head.readout) for head in (value, advantage))
         # Centred over the actions of each offset: the dueling mean.
         w_a = w_a.view(*self.out_shape, -1)
         w_a = (w_a - w_a.mean(-2, keepdim=True)).flatten(0, -2)
         b_a = b_a.view(self.out_shape)
         b_a = (b_a - b_a.mean(-1, keepdim=True)).flatten()
-        folded = {"weight": torch.cat([w_v.expand(len(w_a), -1), w_a], dim=1), "bias": b_v + b_a}
-        if self.stacked:
-            layers = [weight_and_bias(head.first_hidden.linear) for head in (value, advantage)]
-            folded["first_weight"] = torch.cat([weight for weight, _ in layers])
-            folded["first_bias"] = torch.cat([bias for _, bias in layers])
-        return folded
+        return torch.cat([w_v.expand(len(w_a), -1), w_a], dim=1), b_v + b_a
+
+    @torch.no_grad()
+    def _stacked(self, value: Head, advantage: Head) -> tuple[Tensor, Tensor]:
+        layers = [weight_and_bias(head.first_hidden.linear) for head in (value, advantage)]
+        return torch.cat([weight for weight, _ in layers]), torch.cat([bias for _, bias in layers])
 
 
 def _plain_copy(module: Part) -> Part:
@@ -182,7 +188,7 @@ def _plain_copy(module: Part) -> Part:
     return copy.deepcopy(module, memo)
 
 
-def _copies(folded: nn.Module, live: nn.Module) -> _Copies:
+def _copies(folded: nn.Module, live: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
     """Pairs of a plain copy's tensors and the live module's, normalised and under noise."""
     layers = dict(live.named_modules())
     for name, target in folded.named_modules():
@@ -201,6 +207,6 @@ def _copies(folded: nn.Module, live: nn.Module) -> _Copies:
             yield tensor, live_tensor
 
 
-def _write(copies: _Copies) -> None:
+def _write(copies: Iterable[tuple[Tensor, Tensor]]) -> None:
     targets, sources = zip(*copies, strict=True)
     torch._foreach_copy_(targets, sources)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from iqn_blocks import blocks
+from iqn_blocks.blocks.packed import PackedLinear
 
 
 def _singular_value(conv: nn.Conv2d) -> float:
@@ -294,3 +295,21 @@ def test_orthogonal_init():
     blocks.orthogonal_tau_(embedding)
     values = torch.linalg.svdvals(embedding.projection.weight.detach())
     torch.testing.assert_close(values, torch.full_like(values, math.sqrt(2) * gain))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("rows", [0, 1, 40])
+def test_packed_linear(dtype, rows):
+    torch.manual_seed(0)
+    weight, bias = torch.randn(7, 5, dtype=dtype), torch.randn(7, dtype=dtype)
+    layer, x = PackedLinear(weight, bias), torch.randn(rows, 5, dtype=dtype)
+    expected = torch.nn.functional.linear(x, weight, bias)
+    tolerance = 0.05 if dtype == torch.bfloat16 else 1e-5
+    for twin in (layer, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        torch.testing.assert_close(twin(x), expected, atol=tolerance, rtol=tolerance)
+    layer.weight.mul_(2)
+    layer.pack()
+    doubled = expected * 2 - bias
+    torch.testing.assert_close(layer(x), doubled, atol=2 * tolerance, rtol=tolerance)
+    assert layer.float()(x.float()).dtype == torch.float32
+    assert layer(x.float().requires_grad_()).requires_grad
