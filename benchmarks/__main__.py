@@ -110,7 +110,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help=f"kinds ({', '.join(KINDS)}) and networks ({', '.join(scenarios.NAMES)}), or report",
     )
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--repetitions", type=int, default=20, help="samples of each side")
+    parser.add_argument("--repetitions", type=int, default=20, help="samples of each side at most")
     parser.add_argument("--threads", type=int, help="threads of PyTorch; all cores by default")
     parser.add_argument("--no-compile", action="store_true", help="leave the compiled sides out")
     parser.add_argument("--tiny", action="store_true", help="tiny networks, to try the program")

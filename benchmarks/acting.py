@@ -57,10 +57,10 @@ def _measure_batch(scenario: Scenario, setup: Setup, pair: Pair, batch: int) -> 
                     setup, pair, small, inputs, mode, BFLOAT16
                 )
     found = products(literal, *inputs, acting=True)
-    sides["limit"] = limit_call(found, floats, setup.clock, backward=False)
+    sides["limit"] = limit_call(found, floats, setup.clock, acting=True)
     if setup.cuda:
         like = floats.bfloat16()
-        sides["limit bfloat16"] = limit_call(found, like, setup.clock, backward=False)
+        sides["limit bfloat16"] = limit_call(found, like, setup.clock, acting=True)
 
     repetitions = setup.repetitions * (10 if setup.cuda else 1)
     case = f"B={batch}, K={k}"

@@ -2,8 +2,9 @@
 
 Shapes are those of a forward of the literal network. Products are timed in several layouts and the
 fastest counts: one product for all layers that read the same tensor or one for each, weights as
-``(out, in)`` or ``(in, out)``, convolutions in NCHW or channels-last. Acting leaves out what can be
-spared with the equations alone: ``φ`` of a fixed τ, and readouts of more than the mean row.
+``(out, in)`` or ``(in, out)``, convolutions in NCHW or channels-last. In acting the weights are
+fixed: on a CPU they may also be in oneDNN's own layout; ``φ`` of a fixed τ is left out, and the
+readouts are of the mean row alone.
 """
 
 from __future__ import annotations
@@ -20,14 +21,18 @@ from benchmarks.timing import Call, Clock, fastest
 
 
 class Product(Protocol):
-    """One product of a network: lists of equivalent calls, each list a step that is needed."""
+    """One product of a network: equivalent calls on tensors of the device and dtype of ``like``."""
 
-    def forward(self, like: Tensor) -> list[list[Call]]:
-        """Steps of the forward, on tensors of the device and dtype of ``like``."""
+    def forward(self, like: Tensor) -> list[Call]:
+        """Ways to do the forward."""
+        ...
+
+    def packed(self, like: Tensor) -> list[Call]:
+        """More ways, with a fixed weight on a CPU."""
         ...
 
     def backward(self, like: Tensor) -> list[list[Call]]:
-        """Steps of the backward."""
+        """Ways to do each step of the backward."""
         ...
 
 
@@ -39,18 +44,20 @@ class Linears(NamedTuple):
     out_dims: tuple[int, ...]
     input_grad: bool
 
-    def forward(self, like: Tensor) -> list[list[Call]]:
+    def forward(self, like: Tensor) -> list[Call]:
         x = like.new_ones(self.rows, self.in_dim)
         parts = [like.new_ones(out, self.in_dim) for out in self.out_dims]
         joint = torch.cat(parts)
         turned = joint.T.contiguous()
-        return [
-            [
-                lambda: [x @ w.T for w in parts],
-                lambda: x @ joint.T,
-                lambda: x @ turned,
-            ]
-        ]
+        return [lambda: [x @ w.T for w in parts], lambda: x @ joint.T, lambda: x @ turned]
+
+    def packed(self, like: Tensor) -> list[Call]:
+        x = like.new_ones(self.rows, self.in_dim)
+        weight = torch.cat([like.new_ones(out, self.in_dim) for out in self.out_dims])
+        if not _can_pack(x):
+            return []
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+        return [lambda: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")]
 
     def backward(self, like: Tensor) -> list[list[Call]]:
         x = like.new_ones(self.rows, self.in_dim)
@@ -83,12 +90,24 @@ class Convolution(NamedTuple):
     padding: tuple[int, ...]
     input_grad: bool
 
-    def forward(self, like: Tensor) -> list[list[Call]]:
+    def forward(self, like: Tensor) -> list[Call]:
         calls: list[Call] = []
         for layout in (torch.contiguous_format, torch.channels_last):
             x, w = self._operands(like, layout)
             calls.append(lambda x=x, w=w: self._convolve(x, w))  # type: ignore[misc]
-        return [calls]
+        return calls
+
+    def packed(self, like: Tensor) -> list[Call]:
+        x, w = self._operands(like, torch.channels_last)
+        if not _can_pack(x):
+            return []
+        geometry = self.padding, self.stride, (1, 1)
+        packed = torch.ops.mkldnn._reorder_convolution_weight(w, *geometry, 1, self.size)
+        return [
+            lambda: torch.ops.mkldnn._convolution_pointwise(
+                x, packed, None, *geometry, 1, "none", [], ""
+            )
+        ]
 
     def backward(self, like: Tensor) -> list[list[Call]]:
         calls: list[Call] = []
@@ -117,9 +136,12 @@ class Attention(NamedTuple):
 
     size: tuple[int, int, int, int]
 
-    def forward(self, like: Tensor) -> list[list[Call]]:
+    def forward(self, like: Tensor) -> list[Call]:
         q, k, v = (like.new_ones(self.size) for _ in range(3))
-        return [[lambda: F.scaled_dot_product_attention(q, k, v)]]
+        return [lambda: F.scaled_dot_product_attention(q, k, v)]
+
+    def packed(self, like: Tensor) -> list[Call]:
+        return []
 
     def backward(self, like: Tensor) -> list[list[Call]]:
         q, k, v = (like.new_ones(self.size).requires_grad_() for _ in range(3))
@@ -176,14 +198,17 @@ def products(
     return found
 
 
-def limit_call(found: Sequence[Product], like: Tensor, clock: Clock, *, backward: bool) -> Call:
+def limit_call(found: Sequence[Product], like: Tensor, clock: Clock, *, acting: bool) -> Call:
     """One call that does every product once, each the fastest way that was found."""
+    calls = []
     with torch.no_grad():
-        calls = [
-            fastest(step, clock)
-            for product in found
-            for step in product.forward(like) + (product.backward(like) if backward else [])
-        ]
+        for product in found:
+            forward = product.forward(like)
+            if acting:
+                steps = [forward + product.packed(like)]
+            else:
+                steps = [forward, *product.backward(like)]
+            calls += [fastest(step, clock) for step in steps]
 
     @torch.no_grad()
     def run() -> None:
@@ -191,6 +216,16 @@ def limit_call(found: Sequence[Product], like: Tensor, clock: Clock, *, backward
             call()
 
     return run
+
+
+def _can_pack(x: Tensor) -> bool:
+    """Whether oneDNN has a layout of its own here, and PyTorch the operations for it."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+    )
 
 
 def _inside_a_layer(name: str) -> bool:

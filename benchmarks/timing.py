@@ -11,6 +11,8 @@ Call = Callable[[], object]
 
 WARM_UP_CALLS = 3
 SHORTEST_SAMPLE = 0.01  # seconds: faster calls are repeated until a sample takes as long
+LONGEST_COMPARISON = 12.0  # seconds, after which no repetition begins,
+FEWEST_REPETITIONS = 5  # unless there were fewer than these
 
 
 class Clock:
@@ -54,11 +56,18 @@ class Clock:
 
 
 def time_sides(sides: Mapping[str, Call], clock: Clock, repetitions: int) -> dict[str, list[float]]:
-    """Seconds of each side, ``repetitions`` samples each, taken in turn from a moving start."""
+    """Seconds of each side, ``repetitions`` samples each, taken in turn from a moving start.
+
+    Slow sides get fewer samples, see ``LONGEST_COMPARISON``.
+    """
     calls = {name: clock.calls_per_sample(call) for name, call in sides.items()}
     samples: dict[str, list[float]] = {name: [] for name in sides}
     names = list(sides)
+    start = time.perf_counter()
     for repetition in range(repetitions):
+        late = time.perf_counter() - start > LONGEST_COMPARISON
+        if late and repetition >= FEWEST_REPETITIONS:
+            break
         first = repetition % len(names)
         for name in names[first:] + names[:first]:
             samples[name].append(clock.seconds(sides[name], calls[name]))

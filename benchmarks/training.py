@@ -46,7 +46,7 @@ def measure_training(scenario: Scenario, setup: Setup) -> list[Record]:
     }
     found = products(pair.literal, *inputs, acting=False)
     like = inputs.floats.to(setup.training_dtype)
-    sides["limit"] = limit_call(found, like, setup.clock, backward=True)
+    sides["limit"] = limit_call(found, like, setup.clock, acting=False)
     return [
         Record.of("training", scenario.name, case, side, SECONDS, seconds)
         for side, seconds in time_sides(sides, setup.clock, setup.repetitions).items()

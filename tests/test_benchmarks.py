@@ -54,7 +54,7 @@ def test_products_of_a_network():
         found = products(literal, *inputs, acting=True)
     assert found[:-1] == [p._replace(input_grad=False) for p in (*floats, *convolutions, head)]
     assert found[-1] == Linears(3, 16, (3,), False)  # both readouts of the mean row
-    limit_call(found, inputs.floats, Clock(CPU), backward=True)()
+    limit_call(found, inputs.floats, Clock(CPU), acting=True)()
 
 
 class Normal:
@@ -72,15 +72,15 @@ def total(result):
 @pytest.mark.parametrize(
     ("product", "like", "ways"),
     [
-        (Linears(6, 5, (4, 3), True), Normal(), [3, 3, 3]),
-        (Linears(6, 5, (4,), False), Normal(), [3, 3]),
-        (Convolution((2, 3, 8, 8), (4, 3, 3, 3), (2, 2), (1, 1), True), torch.ones(1), [2, 2]),
+        (Linears(6, 5, (4, 3), True), Normal(), [4, 3, 3]),
+        (Linears(6, 5, (4,), False), Normal(), [4, 3]),
+        (Convolution((2, 3, 8, 8), (4, 3, 3, 3), (2, 2), (1, 1), True), torch.ones(1), [3, 2]),
         (Attention((2, 2, 3, 4)), torch.ones(1), [1, 1]),
     ],
     ids=lambda case: type(case).__name__,
 )
 def test_ways_to_do_a_product_agree(product, like, ways):
-    steps = product.forward(like) + product.backward(like)
+    steps = [product.forward(like) + product.packed(like), *product.backward(like)]
     assert [len(step) for step in steps] == ways
     for step in steps:
         sums = torch.stack([total(call()) for call in step])
