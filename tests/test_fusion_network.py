@@ -7,6 +7,7 @@ import torch
 from torch.func import functional_call, stack_module_state, vmap
 
 import iqn_blocks
+from tests import compare, grid
 from tests.test_multimodal_grid import CONFIGS, placed
 
 SAMPLE = list(CONFIGS)[::29]
@@ -17,6 +18,9 @@ PLAIN = [  # without transformer or HF model
     "sequence+dense-cnn-summary-linear",
     "unified-native-summary-linear",
 ]
+
+
+STEMS = {str(c["nn"]["vis"].get("cnn")): c["nn"]["vis"] for c in grid.classic_grid().values()}
 
 
 def build(name, folders, **change):
@@ -88,3 +92,16 @@ def test_an_image_is_ignored_where_there_is_no_branch_for_it(folders):
     assert torch.equal(
         net(torch.rand(2, 1, 5, 5), floats, tau=tau)[0], net(None, floats, tau=tau)[0]
     )
+
+
+@pytest.mark.parametrize("stem", [stem for stem in STEMS if stem != "None"])
+def test_every_stem_option_behind_a_sequence(stem):
+    config = CONFIGS["sequence+feature-impala-summary-native_transformer"]
+    nn = {**config["nn"], "vis": STEMS[stem]}
+    torch.manual_seed(0)
+    net = compare.build_without_warnings({**config, "nn": nn}).double()
+    generator = torch.Generator().manual_seed(0)
+    compare.randomize(net, generator)
+    inputs = compare.draw_inputs(net.config, torch.float64, generator)
+    for mode in (net.eval, net.train):
+        compare.compare(mode(), inputs, inputs.per_sample)
