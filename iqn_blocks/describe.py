@@ -57,7 +57,7 @@ def describe(net: IQN) -> str:
     ...     "vis": {"no_image": True}, "float": {"mlp": {"hidden_dim": 8}},
     ...     "iqn": {"embedding_dimension": 4}, "decoder": {"dense_hidden_dimension": 8}}})
     >>> print(describe(net))  # doctest: +ELLIPSIS
-    ClassicEncoder, D = 8, n_actions=3, 291 parameters
+    ClassicEncoder, D = 8, n_actions=3, 228 parameters
     stage ...
     """
     parameters = list(net.parameters())
