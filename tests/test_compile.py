@@ -55,18 +55,34 @@ def test_whole_graph(name, mode):
     torch.testing.assert_close(q_values(*inputs), net.q_values(*inputs))
 
 
-@pytest.mark.filterwarnings("ignore:In CPU autocast:UserWarning")
+def distances(found, exact):
+    """``‖found − exact‖ / ‖exact‖`` of each tensor."""
+    return [((a.float() - b).norm() / b.norm()).item() for a, b in zip(found, exact, strict=True)]
+
+
 @pytest.mark.parametrize("name", ["classic", "btr", "float_only"])
-@pytest.mark.parametrize("autocast", [False, True])
-def test_inductor_forward_and_backward(name, autocast):
+def test_inductor_forward_and_backward(name):
     net = build(name).eval()
     inputs, tau = net.example_inputs(3), torch.rand(6, 1)
     compiled = torch.compile(net, fullgraph=True)
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+    assert_equal(run(compiled, net, inputs, tau), run(net, net, inputs, tau), 1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:In CPU autocast:UserWarning")
+@pytest.mark.parametrize("name", ["classic", "btr", "float_only"])
+def test_inductor_under_autocast(name):
+    # bfloat16 turns some ReLUs and maxima of a deep stem, and eager and compiled code not the same
+    # ones: what can be asked is that compiled code comes as near to float32 as eager code does.
+    net = build(name).eval()
+    inputs, tau = net.example_inputs(3), torch.rand(6, 1)
+    exact = run(net, net, inputs, tau)
+    with torch.autocast("cpu", torch.bfloat16):
         eager = run(net, net, inputs, tau)
-        result = run(compiled, net, inputs, tau)
-    assert_equal(result, eager, 0.1 if autocast else 1e-4)
-    assert result[0].dtype == (torch.bfloat16 if autocast else torch.float32)
+        result = run(torch.compile(net, fullgraph=True), net, inputs, tau)
+    assert result[0].dtype == torch.bfloat16
+    assert distances(result, exact)[0] < 0.03
+    for ours, theirs in zip(distances(result, exact), distances(eager, exact), strict=True):
+        assert ours <= 1.5 * theirs + 0.01
 
 
 class Counter:
