@@ -92,6 +92,7 @@ def test_an_unreadable_configuration(vit, text):
         ('{"size": [16, 0]}', "no image size can be read from [16, 0]"),
         ('{"size": true}', "no image size can be read from True"),
         ('{"image_mean": [0.5]}', "image_mean: expected three numbers, found [0.5]"),
+        ('{"image_mean": [0.5, NaN, 0]}', "image_mean: expected three numbers, found [0.5, nan"),
         ('{"image_std": [0.5, 0, 1]}', "image_std: expected three numbers above 0, found [0.5, 0"),
     ],
 )

@@ -5,12 +5,13 @@ from __future__ import annotations
 from iqn_blocks.blocks.dense import HiddenLayer
 from iqn_blocks.blocks.floats import FloatMLP, FloatNormalization
 from iqn_blocks.blocks.heads import Head
-from iqn_blocks.blocks.hf import load_model, model_from_config, read_processor
+from iqn_blocks.blocks.hf import load_model, model_from_config
 from iqn_blocks.blocks.hf_trunk import HFTrunk
 from iqn_blocks.blocks.hf_vision import HFVision, HFVisionTokens, HFVisionVector
 from iqn_blocks.blocks.init import orthogonal_, orthogonal_head_, orthogonal_tau_
 from iqn_blocks.blocks.noisy import NoisyLinear
-from iqn_blocks.blocks.pixels import PixelSpec, PixelValues
+from iqn_blocks.blocks.pixels import PixelValues
+from iqn_blocks.blocks.processor import PixelSpec, read_processor
 from iqn_blocks.blocks.spectral import SpectralNormConv2d
 from iqn_blocks.blocks.stems import ConvStem, ImageStem, ImpalaStem
 from iqn_blocks.blocks.tau import TauEmbedding

@@ -23,8 +23,6 @@ from iqn_blocks.errors import ConfigError
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-PROCESSOR_FILE = "preprocessor_config.json"
-
 Input = Literal["pixel_values", "inputs_embeds"]
 SUCH_AS: Mapping[Input, str] = {
     "pixel_values": "ViT, DINOv2, Swin or ConvNeXt",
@@ -61,18 +59,9 @@ def load_model(
         )
 
     accepted = "model.safetensors beside config.json; weights in other files are not read"
-    with _explained(key, path, "its weights cannot be loaded", accepted), _quiet():
+    with explained(key, path, "its weights cannot be loaded", accepted), _quiet():
         model, report = _with_sdpa(load)
-    # What is removed later need not be there: see iqn_blocks.blocks.probing.
-    removed = {"pooler", "mask_token"}
-    absent = sorted(name for name in report["missing_keys"] if removed.isdisjoint(name.split(".")))
-    absent += [f"{name} (of another shape)" for name, *_ in sorted(report["mismatched_keys"])]
-    if absent:
-        raise ConfigError(
-            f"{key}: found {path!r}, whose weights lack {len(absent)} of the parameters of "
-            f"{type(model).__name__}: {', '.join(absent[:3])}{', …' if absent[3:] else ''}; "
-            "accepted: weights of this very model; save it again with save_pretrained"
-        )
+    _check_complete(model, report, path, key)
     return _ready(model, takes, path, key)
 
 
@@ -99,7 +88,7 @@ def model_from_config(
         kind = type(_read_config(path, key, trust_remote_code))
         parsed = kind.from_dict({**config, "_name_or_path": path})
     else:
-        with _explained(key, path, "its saved configuration cannot be read", "a known model_type"):
+        with explained(key, path, "its saved configuration cannot be read", "a known model_type"):
             parsed = AutoConfig.for_model(config.pop("model_type", ""), **config)
 
     def make(attention: str) -> Any:
@@ -111,41 +100,9 @@ def model_from_config(
             **_without_pooler(parsed),
         )
 
-    with _explained(key, path, "its model cannot be built", "a model that AutoModel knows"):
+    with explained(key, path, "its model cannot be built", "a model that AutoModel knows"):
         model = _with_sdpa(make)
     return _ready(model, takes, path, key)
-
-
-def read_processor(path: str, *, key: str = "path") -> dict[str, Any]:
-    """The ``preprocessor_config.json`` of a folder or hub id, ``{}`` where there is none.
-
-    Raises:
-        ConfigError: it cannot be read, or the hub cannot be asked for it.
-    """
-    with _explained(key, path, f"its {PROCESSOR_FILE} cannot be read", "a JSON object, or no file"):
-        file = _processor_file(path)
-        found = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError(f"it holds {type(found).__name__}")
-    return found
-
-
-def _processor_file(path: str) -> Path | None:
-    """Where the processor is, None where there is none; offline, absence must be known as such."""
-    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    if Path(path).is_dir():
-        file = Path(path) / PROCESSOR_FILE
-        return file if file.is_file() else None
-    try:
-        return Path(hf_hub_download(path, PROCESSOR_FILE))
-    except LocalEntryNotFoundError:
-        if try_to_load_from_cache(path, PROCESSOR_FILE) is not _CACHED_NO_EXIST:
-            raise
-    except EntryNotFoundError:
-        pass
-    return None
 
 
 def plain_config(model: PreTrainedModel) -> dict[str, Any]:
@@ -174,7 +131,7 @@ def _read_config(path: str, key: str, trust_remote_code: bool) -> PretrainedConf
             )
         what = "there is no such folder, and the hub gave no configuration of that id"
         accepted = f"{contents}, or the id of a model that the hub or its cache has"
-    with _explained(key, path, what, accepted):
+    with explained(key, path, what, accepted):
         config: PretrainedConfig = AutoConfig.from_pretrained(
             path, trust_remote_code=trust_remote_code
         )
@@ -187,7 +144,7 @@ def _looks_local(path: str) -> bool:
 
 
 @contextmanager
-def _explained(key: str, path: str, what: str, accepted: str) -> Iterator[None]:
+def explained(key: str, path: str, what: str, accepted: str) -> Iterator[None]:
     """Turn whatever goes wrong in a foreign library into one line."""
     try:
         yield
@@ -216,6 +173,20 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         log.removeFilter(other)
+
+
+def _check_complete(model: Any, report: Mapping[str, Any], path: str, key: str) -> None:
+    """Raise a ConfigError where transformers has filled parameters with random numbers."""
+    # What is removed later need not be there: see iqn_blocks.blocks.probing.
+    removed = {"pooler", "mask_token"}
+    absent = sorted(name for name in report["missing_keys"] if removed.isdisjoint(name.split(".")))
+    absent += [f"{name} (of another shape)" for name, *_ in sorted(report["mismatched_keys"])]
+    if absent:
+        raise ConfigError(
+            f"{key}: found {path!r}, whose weights lack {len(absent)} of the parameters of "
+            f"{type(model).__name__}: {', '.join(absent[:3])}{', …' if absent[3:] else ''}; "
+            "accepted: weights of this very model; save it again with save_pretrained"
+        )
 
 
 def _without_pooler(config: PretrainedConfig) -> dict[str, Any]:

@@ -2,53 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iqn_blocks.blocks.processor import PixelSpec
 from iqn_blocks.functional import Uint8Scaling, normalize_image, wide_dtype
-
-DEFAULT_MEAN = DEFAULT_STD = (0.5, 0.5, 0.5)
-
-
-class PixelSpec(NamedTuple):
-    """What a vision model expects: ``size`` is ``(H, W)``, ``mean`` and ``std`` one a channel."""
-
-    size: tuple[int, int]
-    mean: tuple[float, ...] = DEFAULT_MEAN
-    std: tuple[float, ...] = DEFAULT_STD
-
-    @classmethod
-    def from_processor(
-        cls, processor: Mapping[str, Any], image_size: int | Sequence[int] | None
-    ) -> PixelSpec:
-        """The numbers of a ``preprocessor_config.json``; ``{}`` where there is none.
-
-        The size is ``crop_size``, or else ``height × width``, or else ``shortest_edge`` squared; a
-        processor without one leaves it to the model's ``image_size``. Statistics that are missing
-        are 0.5. Other keys, such as ``do_normalize``, are not read.
-
-        Raises:
-            ValueError: no size anywhere, or numbers that are none.
-        """
-        found = processor.get("crop_size") or processor.get("size") or image_size
-        return cls(
-            _sides(found),
-            _per_channel(processor, "image_mean", DEFAULT_MEAN),
-            _per_channel(processor, "image_std", DEFAULT_STD),
-        )
-
-    def to_processor(self) -> dict[str, Any]:
-        """Plain data that :meth:`from_processor` reads back."""
-        height, width = self.size
-        return {
-            "size": {"height": height, "width": width},
-            "image_mean": list(self.mean),
-            "image_std": list(self.std),
-        }
 
 
 class PixelValues(nn.Module):
@@ -84,30 +43,3 @@ class PixelValues(nn.Module):
 
     def extra_repr(self) -> str:
         return f"size={self.spec.size}, mean={self.spec.mean}, std={self.spec.std}"
-
-
-def _sides(size: Any) -> tuple[int, int]:
-    """Height and width from what processors and model configurations write."""
-    sides: Any = [size] * 2
-    if isinstance(size, Mapping):
-        edge = size.get("shortest_edge")
-        sides = [size.get("height", edge), size.get("width", edge)]
-    elif isinstance(size, Sequence) and not isinstance(size, str):
-        sides = size
-    if len(sides) != 2 or not all(type(side) is int and side >= 1 for side in sides):
-        raise ValueError(f"no image size can be read from {size!r}")
-    height, width = sides
-    return height, width
-
-
-def _per_channel(
-    processor: Mapping[str, Any], key: str, default: tuple[float, ...]
-) -> tuple[float, ...]:
-    found = processor.get(key)
-    values = default if found is None else found
-    values = values if isinstance(values, Sequence) else [values] * 3
-    numbers = all(isinstance(value, int | float) for value in values)
-    if not numbers or len(values) != 3 or (key == "image_std" and min(values) <= 0):
-        above = " above 0" if key == "image_std" else ""
-        raise ValueError(f"{key}: expected three numbers{above}, found {found!r}")
-    return tuple(float(value) for value in values)

@@ -16,7 +16,7 @@ from iqn_blocks.blocks import (
     model_from_config,
     read_processor,
 )
-from iqn_blocks.blocks.hf import PROCESSOR_FILE
+from iqn_blocks.blocks.processor import PROCESSOR_FILE
 from iqn_blocks.config import Config, trunk_backbone
 from iqn_blocks.errors import ConfigError
 

@@ -1,0 +1,110 @@
+"""The processor of a pretrained vision model: its size and statistics, read as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from iqn_blocks.blocks.hf import explained
+
+PROCESSOR_FILE = "preprocessor_config.json"
+DEFAULT_MEAN = DEFAULT_STD = (0.5, 0.5, 0.5)
+
+
+class PixelSpec(NamedTuple):
+    """What a vision model expects: ``size`` is ``(H, W)``, ``mean`` and ``std`` one a channel."""
+
+    size: tuple[int, int]
+    mean: tuple[float, ...] = DEFAULT_MEAN
+    std: tuple[float, ...] = DEFAULT_STD
+
+    @classmethod
+    def from_processor(
+        cls, processor: Mapping[str, Any], image_size: int | Sequence[int] | None
+    ) -> PixelSpec:
+        """The numbers of a ``preprocessor_config.json``; ``{}`` where there is none.
+
+        The size is ``crop_size``, or else ``height × width``, or else ``shortest_edge`` squared; a
+        processor without one leaves it to the model's ``image_size``. Statistics that are missing
+        are 0.5. Other keys, such as ``do_normalize``, are not read.
+
+        Raises:
+            ValueError: no size anywhere, or numbers that are none.
+        """
+        found = processor.get("crop_size") or processor.get("size") or image_size
+        return cls(
+            _sides(found),
+            _per_channel(processor, "image_mean", DEFAULT_MEAN),
+            _per_channel(processor, "image_std", DEFAULT_STD),
+        )
+
+    def to_processor(self) -> dict[str, Any]:
+        """Plain data that :meth:`from_processor` reads back."""
+        height, width = self.size
+        return {
+            "size": {"height": height, "width": width},
+            "image_mean": list(self.mean),
+            "image_std": list(self.std),
+        }
+
+
+def read_processor(path: str, *, key: str = "path") -> dict[str, Any]:
+    """The ``preprocessor_config.json`` of a folder or hub id, ``{}`` where there is none.
+
+    Raises:
+        ConfigError: it cannot be read, or the hub cannot be asked for it.
+    """
+    with explained(key, path, f"its {PROCESSOR_FILE} cannot be read", "a JSON object, or no file"):
+        file = _processor_file(path)
+        found = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds {type(found).__name__}")
+    return found
+
+
+def _processor_file(path: str) -> Path | None:
+    """Where the processor is, None where there is none; offline, absence must be known as such."""
+    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    if Path(path).is_dir():
+        file = Path(path) / PROCESSOR_FILE
+        return file if file.is_file() else None
+    try:
+        return Path(hf_hub_download(path, PROCESSOR_FILE))
+    except LocalEntryNotFoundError:
+        if try_to_load_from_cache(path, PROCESSOR_FILE) is not _CACHED_NO_EXIST:
+            raise
+    except EntryNotFoundError:
+        pass
+    return None
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    """Height and width from what processors and model configurations write."""
+    sides: Any = [size] * 2
+    if isinstance(size, Mapping):
+        edge = size.get("shortest_edge")
+        sides = [size.get("height", edge), size.get("width", edge)]
+    elif isinstance(size, Sequence) and not isinstance(size, str):
+        sides = size
+    if len(sides) != 2 or not all(type(side) is int and side >= 1 for side in sides):
+        raise ValueError(f"no image size can be read from {size!r}")
+    height, width = sides
+    return height, width
+
+
+def _per_channel(
+    processor: Mapping[str, Any], key: str, default: tuple[float, ...]
+) -> tuple[float, ...]:
+    found = processor.get(key)
+    values = default if found is None else found
+    values = values if isinstance(values, Sequence) else [values] * 3
+    numbers = all(type(value) in (int, float) and math.isfinite(value) for value in values)
+    if not numbers or len(values) != 3 or (key == "image_std" and min(values) <= 0):
+        above = " above 0" if key == "image_std" else ""
+        raise ValueError(f"{key}: expected three numbers{above}, found {found!r}")
+    return tuple(float(value) for value in values)
