@@ -29,13 +29,12 @@ def pages_with_examples() -> list[object]:
     cases = []
     for page in PAGES:
         fences = FENCE.findall(page.read_text(encoding="utf-8"))
-        marks = {mark for info, _ in fences for mark in info.split()}
+        names = {mark for info, _ in fences for mark in info.split()}
+        marks = [getattr(pytest.mark, name) for name in sorted(names)]
+        if "peers" in names:  # these libraries warn on import, about what they import
+            marks.append(pytest.mark.filterwarnings("default"))
         if fences:
-            cases.append(
-                pytest.param(
-                    page, id=page_id(page), marks=[getattr(pytest.mark, m) for m in sorted(marks)]
-                )
-            )
+            cases.append(pytest.param(page, id=page_id(page), marks=marks))
     return cases
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iqn_blocks.blocks import SpectralNormConv2d
+from iqn_blocks.blocks import NoisyLinear, SpectralNormConv2d
 from iqn_blocks.functional import TauScheme, split_quantiles
 from iqn_blocks.network import IQN
 
@@ -55,6 +55,24 @@ class TianshouModel(nn.Module):
         self.image_key = image_key
         self.vector_key = vector_key
         self.scheme = scheme
+        # Found once: a policy sets the noise at each call, and the search takes as long as a layer.
+        self._noisy_layers = tuple(m for m in net.modules() if isinstance(m, NoisyLinear))
+
+    def reset_noise(self) -> None:
+        """Draw new noise in the network."""
+        for layer in self._noisy_layers:
+            layer.reset_noise()
+
+    def disable_noise(self) -> None:
+        """Set the noise of the network to zero."""
+        for layer in self._noisy_layers:
+            layer.disable_noise()
+
+    def train(self, mode: bool = True) -> TianshouModel:
+        """As usual; nothing is done if nothing changes, since tianshou asks thrice an update."""
+        if not mode == self.training == self.net.training:
+            super().train(mode)
+        return self
 
     def forward(
         self, obs: Any, sample_size: int, state: Any = None, info: Any = None

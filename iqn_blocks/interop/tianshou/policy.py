@@ -26,10 +26,11 @@ class IQNPolicy(TianshouIQNPolicy):
         **kwargs: Any,
     ) -> Any:
         """As tianshou's, after setting the noise of the model that is used."""
-        for module in (self.model if model is None else model).modules():
-            if isinstance(module, TianshouModel):
-                if self.is_within_training_step:
-                    module.net.reset_noise()
-                else:
-                    module.net.disable_noise()
+        used = self.model if model is None else model
+        used = getattr(used, "module", used)  # tianshou wraps the target network
+        if isinstance(used, TianshouModel):
+            if self.is_within_training_step:
+                used.reset_noise()
+            else:
+                used.disable_noise()
         return super().forward(batch, state, model, **kwargs)
