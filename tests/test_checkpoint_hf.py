@@ -14,9 +14,9 @@ from iqn_blocks import CheckpointError
 from iqn_blocks.checkpoint.card import model_card
 from tests import compare, grid, tiny_models
 from tests.checkpoints import CONFIG, assert_same, change_config
-from tests.test_multimodal_grid import CONFIGS, TEXT, VISION, placed
+from tests.test_multimodal_grid import CASES, CONFIGS, TEXT, VISION, placed
 
-HF_VISION = list(grid.hf_vision_grid(VISION))
+HF_VISION = list(grid.hf_vision_grid(CASES))
 MODELS = {
     name: {model for model in (VISION | TEXT) if f"'{model}'" in str(CONFIGS[name])}
     for name in CONFIGS
