@@ -161,6 +161,7 @@ EXAMPLES: list[dict[str, Any]] = [
 def test_copies_are_equal(raw: dict[str, Any]) -> None:
     config = parse(raw)
     pasted = eval(repr(config), vars(iqn_blocks.config))
+    assert str(config) == repr(config)  # for print() too
     through_json = json.loads(json.dumps(config.to_dict()))
     copies = [
         pasted, pickle.loads(pickle.dumps(config)), copy.deepcopy(config), parse(config.to_dict()),

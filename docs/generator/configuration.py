@@ -24,8 +24,12 @@ net = iqn_blocks.build({
     "float_input_dim": 4,
     "nn": {"vis": {"image_size": {"width": 64, "height": 64}}},
 })
-print(net.config)                    # what was built, as an object that can be pasted back
+print(net.config)                    # what was built; it can be pasted back
 print(net.config.to_dict()["btr"])   # … and as plain data, defaults filled in
+
+from iqn_blocks.config import *      # the names that such a paste needs
+
+assert eval(str(net.config)) == net.config
 ```
 
 Attributes are named like the keys: `net.config.nn.iqn.embedding_dimension`. A config object never
@@ -60,8 +64,10 @@ except iqn_blocks.ConfigError as error:
 ```
 
 A key that was set to another value than its default, and that the network does not read, gives an
-`UnusedConfigWarning` with its path; with `build(cfg, strict=True)` an error. Not so the keys for
-trainers: `nn.training`, `nn.iqn.kappa`, `nn.decoder.shared_trunk_freeze` and the Munchausen keys.
+`UnusedConfigWarning` with its path; with `build(cfg, strict=True)` an error. Not so
+`nn.vis.freeze`, and the keys for trainers: `nn.training`, `nn.iqn.kappa`,
+`nn.decoder.shared_trunk_freeze` and the Munchausen keys.
+[Losses](losses.md#from-the-configuration) tells how to pass those on.
 
 ## Keys
 
@@ -105,6 +111,18 @@ A rule holds where the network has the parts it is about.
 - The network has at most 2³¹ parameters, counted before anything is allocated.
 
 What no network has: Hugging Face models in decoder slots, and `decoder.shared_input: pre_tau`.
+
+## Kept for trackmania_rl
+
+Configurations of trackmania_rl, which trains agents for the racing game TrackMania, use some keys
+that a new one can do without ([Bring your checkpoint](checkpoints_trackmania.md) reads its files):
+
+- `nn.decoder.shared_input`, which accepts one value;
+- `nn.decoder.shared_trunk_freeze` and `nn.training`, which are kept and never read;
+- `nn.encoder.mlp`, in multimodal networks the same as `nn.float.mlp`, over which it wins;
+- the convolution keys of `btr`, the same as those of `nn.vis.cnn`. A key that is given in both
+  places counts as in `nn.vis.cnn`; with another value the one in `btr` is reported as not read;
+- the other names `w`, `h`, `hidden` and `layers`.
 """
 
 

@@ -82,6 +82,10 @@ class Block(BaseModel):
             if field.is_required() or value != field.get_default(call_default_factory=True):
                 yield name, value
 
+    def __str__(self) -> str:
+        """What can be pasted back, for print() too."""
+        return repr(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data (dict, list, str, int, float, bool, None) that parses to an equal block."""
         plain: dict[str, Any] = {}

@@ -52,7 +52,11 @@ class HfEmbedding(Block):
 class Encoder(Block):
     """Fusion of image and floats in the multimodal topology."""
 
-    freeze: Bool = Field(False, description="Do not train what lies between tokens and the state.")
+    freeze: Bool = Field(
+        False,
+        description="Do not train float tokens, positions, trunk and output; the branches before "
+        "them have flags of their own.",
+    )
     mlp: FloatMlp | None = Field(
         None, description="Takes the place of nn.float.mlp in multimodal networks."
     )

@@ -21,7 +21,7 @@ class Quantiles(Block):
     cosine_start: Count = Field(1, description="First cosine index i; the last is i + E - 1.")
     n: Size = Field(8, description="Quantiles K of a call that names none.")
     k: Size = Field(32, description="Midpoint quantiles that q_values averages over.")
-    kappa: NotNegative = Field(0.005, description="Huber threshold, for trainers.")
+    kappa: NotNegative = Field(0.005, description="Huber threshold κ, for trainers.")
     freeze: Bool = Field(False, description="Do not train the projection of τ.")
 
 
@@ -90,7 +90,9 @@ class Decoder(Block):
                 "pre_tau": "no system builds pre_tau, for either kind of slot: write post_tau"
             },
         ),
-    ] = Field("post_tau", description="Both heads read the state times the embedding of τ.")
+    ] = Field(
+        "post_tau", description="Both heads read the state times the embedding of τ; no other."
+    )
     dense_hidden_dimension: Size = Field(
         1024,
         description="Twice the default width of a head; in multimodal networks the state width D.",

@@ -105,7 +105,9 @@ class Vision(Block):
     )
     in_channels: Size = Field(1, description="Image channels C.")
     uint8_scaling: Annotated[Uint8Scaling, Choice.of(Uint8Scaling)] = Field(
-        "signed", description="How uint8 images are normalised: (x - 128) / 128, or x / 255."
+        "signed",
+        description="How uint8 images are normalised: (x - 128) / 128, or x / 255. A Hugging Face "
+        "vision model is fed from [-1, 1], of which unit fills the upper half alone.",
     )
     image_size: ImageSize = Field(default_factory=ImageSize, description="Size of the image.")
     cnn: Cnn | None = Field(None, description="Convolutional stem; null beside a transformer.")

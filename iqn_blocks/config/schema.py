@@ -68,8 +68,8 @@ class Nn(Block):
     )
     init: Annotated[Init, Choice.of(Init)] = Field(
         "orthogonal",
-        description="Initial weights of classic encoder, τ projection and heads: orthogonal with a "
-        "gain that suits the activation, or PyTorch's; other encoders have PyTorch's.",
+        description="Initial weights of classic encoder, τ projection and heads: orthogonal with "
+        "the gain of a LeakyReLU, or PyTorch's; other encoders have PyTorch's.",
     )
     vis: Vision = Field(default_factory=Vision, description="Image branch.")
     float: FloatInputs = Field(
@@ -92,19 +92,27 @@ class Btr(Block):
     )
     noisy_sigma0: NotNegative = Field(0.5, description="Initial noise: sigma = sigma0 / sqrt(in).")
     noisy_value_readout: Bool = Field(False, description="Make the value readout noisy too.")
-    use_impala_cnn: BoolOrNull = Field(None, description="Fills nn.vis.cnn.use_impala_cnn.")
-    impala_model_size: SizeOrNull = Field(None, description="Fills nn.vis.cnn.impala_model_size.")
+    use_impala_cnn: BoolOrNull = Field(
+        None, description="Fills nn.vis.cnn.use_impala_cnn where that is omitted."
+    )
+    impala_model_size: SizeOrNull = Field(
+        None, description="Fills nn.vis.cnn.impala_model_size where that is omitted."
+    )
     use_adaptive_maxpool: BoolOrNull = Field(
-        None, description="Fills nn.vis.cnn.use_adaptive_maxpool."
+        None, description="Fills nn.vis.cnn.use_adaptive_maxpool where that is omitted."
     )
     adaptive_maxpool_size: SizeOrNull = Field(
-        None, description="Fills nn.vis.cnn.adaptive_maxpool_size."
+        None, description="Fills nn.vis.cnn.adaptive_maxpool_size where that is omitted."
     )
-    use_spectral_norm: BoolOrNull = Field(None, description="Fills nn.vis.cnn.use_spectral_norm.")
+    use_spectral_norm: BoolOrNull = Field(
+        None, description="Fills nn.vis.cnn.use_spectral_norm where that is omitted."
+    )
     use_munchausen: Bool = Field(False, description="Munchausen targets (arXiv:2007.14430).")
     munchausen_alpha: NotNegative = Field(0.9, description="Scale of the Munchausen bonus.")
     munchausen_entropy_tau: Positive = Field(0.03, description="Temperature T of the policy.")
-    munchausen_lo: NotPositive = Field(-1.0, description="Floor of the clamped log-probability.")
+    munchausen_lo: NotPositive = Field(
+        -1.0, description="Floor of what munchausen_clamp clamps: T log π, or log π."
+    )
     munchausen_clamp: Annotated[MunchausenClamp, Choice.of(MunchausenClamp)] = Field(
         "scaled", description="Clamp T log π (the paper), or log π itself."
     )
