@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from iqn_blocks import interop, presets
+from iqn_blocks import blocks, functional, interop, losses, presets, risk, target
 from iqn_blocks.checkpoint import from_pretrained, load_weights, push_to_hub
 from iqn_blocks.config import Config, load_config
-from iqn_blocks.describe import describe
+from iqn_blocks.describe import Stage, describe
 from iqn_blocks.describe import stages as describe_stages
 from iqn_blocks.errors import (
     CheckpointError,
@@ -25,19 +25,25 @@ __all__ = [
     "Config",
     "ConfigError",
     "InferenceIQN",
+    "Stage",
     "UnsupportedTopologyError",
     "UnusedConfigWarning",
+    "blocks",
     "build",
     "describe",
     "describe_stages",
     "from_pretrained",
+    "functional",
     "interop",
     "list_topologies",
     "load_config",
     "load_weights",
+    "losses",
     "optimize_for_inference",
     "presets",
     "push_to_hub",
     "register",
+    "risk",
     "route",
+    "target",
 ]

@@ -60,6 +60,7 @@ def describe(net: IQN) -> str:
     ClassicEncoder, D = 8, n_actions=3, 228 parameters
     stage ...
     """
+    net = getattr(net, "_orig_mod", net)  # what torch.compile wraps
     parameters = list(net.parameters())
     total = sum(p.numel() for p in parameters)
     frozen = sum(p.numel() for p in parameters if not p.requires_grad)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 TauScheme = Literal["symmetric", "uniform", "midpoints"]
@@ -132,12 +133,14 @@ def split_quantiles(q: Tensor, num_quantiles: int) -> Tensor:
     Raises:
         ValueError: ``q`` has a number of rows that ``K`` does not divide.
     """
-    return _by_quantile(q, num_quantiles).transpose(0, 1)
+    _check_rows(q, num_quantiles)
+    return rearrange(q, "(k b) ... -> b k ...", k=num_quantiles)
 
 
 def mean_over_quantiles(q: Tensor, num_quantiles: int) -> Tensor:
     """The mean action value of each sample: ``(K·B, …) -> (B, …)``."""
-    return _by_quantile(q, num_quantiles).mean(0)
+    _check_rows(q, num_quantiles)
+    return q.view(num_quantiles, q.shape[0] // num_quantiles, *q.shape[1:]).mean(0)
 
 
 def mask_actions(q: Tensor, mask: Tensor) -> Tensor:
@@ -150,8 +153,9 @@ def mask_actions(q: Tensor, mask: Tensor) -> Tensor:
         TypeError: the mask is not boolean.
         ValueError: the shapes differ.
     """
-    if mask.dtype != torch.bool:
-        raise TypeError(f"mask: expected torch.bool (True = allowed), got {mask.dtype}")
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        found = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f"mask: expected a tensor of torch.bool (True = allowed), got {found}")
     if mask.shape != q.shape:
         raise ValueError(
             f"mask: shape {tuple(mask.shape)} differs from the values' {tuple(q.shape)}"
@@ -166,20 +170,27 @@ def normalize_image(img: Tensor, dtype: torch.dtype, scaling: Uint8Scaling = "si
     """
     if img.dtype != torch.uint8:
         return img.to(dtype)
+    if scaling not in get_args(Uint8Scaling):
+        accepted = ", ".join(map(repr, get_args(Uint8Scaling)))
+        raise ValueError(f"scaling: got {scaling!r}, accepted are {accepted}")
     pixels = img.to(wide_dtype(dtype))
     scaled = pixels / 255 if scaling == "unit" else (pixels - 128) / 128
     return scaled.to(dtype)
 
 
-def _by_quantile(q: Tensor, num_quantiles: int) -> Tensor:
+def _check_rows(q: Tensor, num_quantiles: int) -> None:
+    _check_num_quantiles(num_quantiles)
     if q.shape[0] % num_quantiles:
         raise ValueError(
             f"q: {q.shape[0]} rows are not a multiple of num_quantiles = {num_quantiles}"
         )
-    return q.view(num_quantiles, q.shape[0] // num_quantiles, *q.shape[1:])
 
 
 def _check_num_quantiles(num_quantiles: int) -> None:
+    if not isinstance(num_quantiles, int | torch.SymInt):
+        raise TypeError(
+            f"num_quantiles: expected a whole number, got {type(num_quantiles).__name__}"
+        )
     if num_quantiles < 1:
         raise ValueError(f"num_quantiles: must be at least 1, got {num_quantiles}")
 

@@ -60,11 +60,7 @@ class InferenceIQN(QuantileNetwork):
         Raises:
             ValueError: ``net`` was built from another configuration.
         """
-        if net.config != self.config:
-            raise ValueError(
-                "refresh: the network was built from another configuration; make a new copy with "
-                "optimize_for_inference"
-            )
+        self._check(net)
         phi = net.tau_embedding(net.acting_tau())
         _write(
             chain(
@@ -78,7 +74,15 @@ class InferenceIQN(QuantileNetwork):
     @torch.no_grad()
     def refresh_heads(self, net: IQN) -> None:
         """Take over the heads alone, where the noise is: for use after ``net.reset_noise()``."""
+        self._check(net)
         self.heads.take_over(net.value_head, net.advantage_head)
+
+    def _check(self, net: IQN) -> None:
+        if net.config != self.config:
+            raise ValueError(
+                "refresh: the network was built from another configuration; make a new copy with "
+                "optimize_for_inference"
+            )
 
     def quantile_values(self, state: Tensor, tau: Tensor, num_quantiles: int) -> Tensor:
         """As :meth:`IQN.quantile_values`."""
@@ -112,8 +116,11 @@ class FoldedHeads(nn.Module):
         # One activation over both heads serves where nothing but it follows the first Linear.
         plain = all(isinstance(layer.norm, nn.Identity) for layer in first)
         self.joint = plain and len(value.hidden) == len(advantage.hidden) == 1
+        slope = getattr(first[0].activation, "negative_slope", 0.0) if self.joint else None
         with_trunk = any(not isinstance(h.trunk, nn.Identity) for h in (value, advantage))
-        self.first = None if with_trunk else PackedLinear(*self._stacked(value, advantage))
+        self.first = None
+        if not with_trunk:
+            self.first = PackedLinear(*self._stacked(value, advantage), negative_slope=slope)
         for name, tensor in zip(("weight", "bias"), self._readout(value, advantage), strict=True):
             self.register_buffer(name, tensor)
         for head in (self.value, self.advantage):
@@ -125,9 +132,9 @@ class FoldedHeads(nn.Module):
         """Hidden features of both heads, side by side: ``(R, D) -> (R, H_V + H_A)``."""
         if self.first is None:
             return torch.cat([self.value.features(x), self.advantage.features(x)], dim=1)
-        linear_out = self.first(x)
+        linear_out: Tensor = self.first(x)
         if self.joint:
-            return self.value.finish(linear_out)
+            return linear_out
         v, a = torch.split(linear_out, self.split, dim=1)
         return torch.cat([self.value.finish(v), self.advantage.finish(a)], dim=1)
 

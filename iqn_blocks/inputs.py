@@ -73,7 +73,10 @@ class InputSpec(NamedTuple):
     def _check_floats(self, floats: Tensor | None) -> None:
         expected = f"shape (B, {self.n_floats}), floating"
         if not isinstance(floats, Tensor):
-            raise TypeError(f"floats: expected a tensor of {expected}, got {type(floats).__name__}")
+            raise TypeError(
+                f"floats: expected a tensor of {expected}, got {type(floats).__name__}; floats are "
+                f"the second argument, after the image or None"
+            )
         if not floats.is_floating_point():
             raise TypeError(f"floats: expected a tensor of {expected}, got {floats.dtype}")
         if floats.ndim != 2 or floats.shape[1] != self.n_floats:

@@ -52,7 +52,7 @@ class QuantileNetwork(nn.Module):
 
     def forward(
         self,
-        img: Tensor | None,
+        img: Tensor | None = None,
         floats: Tensor | None = None,
         num_quantiles: int | None = None,
         tau: Tensor | None = None,
@@ -82,9 +82,14 @@ class QuantileNetwork(nn.Module):
                     "generator: nothing is drawn when tau is given; pass one of the two"
                 )
             num_quantiles = _count_quantiles(tau, num_quantiles, batch)
-        state = self.encoder(img, floats)
+        state = self._encode(img, floats)
         if num_quantiles is None:
             num_quantiles = self.config.nn.iqn.n
+            if num_quantiles % 2 and scheme == "symmetric":
+                raise ValueError(
+                    f"nn.iqn.n: found {num_quantiles}, but scheme 'symmetric' pairs τ with 1 − τ "
+                    f"and needs an even number; set it, pass num_quantiles, or use scheme='uniform'"
+                )
         if tau is None:
             tau = sample_tau(
                 batch,
@@ -110,7 +115,7 @@ class QuantileNetwork(nn.Module):
 
     def q_values(
         self,
-        img: Tensor | None,
+        img: Tensor | None = None,
         floats: Tensor | None = None,
         *,
         tau: Tensor | None = None,
@@ -127,12 +132,14 @@ class QuantileNetwork(nn.Module):
             mask: True where an action is allowed, shaped like the result; others get the dtype's
                 finite minimum.
         """
-        self._inputs.check(img, floats)
         if tau is not None and (tau.ndim != 2 or tau.shape[1] != 1):
             raise ValueError(f"tau: q_values takes shape (K, 1), got {tuple(tau.shape)}")
         if risk is not None:
             tau = risk(self.acting_tau() if tau is None else tau)
-        q = self.mean_values(self.encoder(img, floats), tau)
+            if tau.ndim != 2 or tau.shape[1] != 1:
+                raise ValueError(f"risk: gave τ of shape {tuple(tau.shape)}, expected (K, 1)")
+        self._inputs.check(img, floats)
+        q = self.mean_values(self._encode(img, floats), tau)
         return q if mask is None else mask_actions(q, mask)
 
     def example_inputs(self, batch: int = 1) -> ExampleInputs:
@@ -145,6 +152,15 @@ class QuantileNetwork(nn.Module):
         n = self.config.n_actions_per_block
         offsets = f", n_actions_per_block={n}" if n > 1 else ""
         return f"n_actions={self.config.n_actions}{offsets}"
+
+    def _encode(self, img: Tensor | None, floats: Tensor | None) -> Tensor:
+        state: Tensor = self.encoder(img, floats)
+        if state.ndim != 2 or state.shape[1] != self.state_dim:
+            raise ValueError(
+                f"{type(self.encoder).__name__}: gave a state of shape {tuple(state.shape)}, but "
+                f"its state_dim promises (B, {self.state_dim})"
+            )
+        return state
 
     def acting_tau(self) -> Tensor:
         """The ``nn.iqn.k`` midpoints ``(K, 1)`` that :meth:`q_values` averages over by default."""
@@ -214,7 +230,9 @@ class IQN(QuantileNetwork):
             layer.disable_noise()
 
     def set_float_stats(
-        self, mean: Sequence[float] | Tensor | None, std: Sequence[float] | Tensor | None
+        self,
+        mean: Sequence[float] | Tensor | None = None,
+        std: Sequence[float] | Tensor | None = None,
     ) -> None:
         """Replace the statistics ``(F,)`` that normalise ``floats``; ``None`` keeps one.
 
@@ -256,7 +274,9 @@ def _count_quantiles(tau: Tensor, num_quantiles: int | None, batch: int) -> int:
         raise ValueError(f"tau: expected shape (K·B, 1) or (K, 1), got {tuple(tau.shape)}")
     rows = tau.shape[0]
     if num_quantiles is None:
-        if batch == 0 or rows % batch:
+        if rows == batch == 0:
+            return 1
+        if rows == 0 or batch == 0 or rows % batch:
             raise ValueError(
                 f"tau: {rows} rows do not fit a batch of {batch}; give K·B rows, or K rows shared "
                 f"by the batch together with num_quantiles=K"

@@ -49,6 +49,8 @@ def test_sample_tau_rejects():
         F.sample_tau(2, 4, scheme="sobol")
     with pytest.raises(ValueError, match="at least 1, got 0"):
         F.sample_tau(2, 0)
+    with pytest.raises(TypeError, match="expected a whole number, got float"):
+        F.sample_tau(2, 8.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -106,7 +108,7 @@ def test_mask_actions():
     masked = F.mask_actions(q, torch.tensor([[True, True, False]]))
     assert masked.argmax(-1).item() == 1
     assert masked.isfinite().all()
-    with pytest.raises(TypeError, match=r"expected torch.bool .*, got torch.int64"):
+    with pytest.raises(TypeError, match=r"of torch.bool .*, got torch.int64"):
         F.mask_actions(q, torch.tensor([[1, 1, 0]]))
     with pytest.raises(ValueError, match=r"shape \(3,\) differs from the values' \(1, 3\)"):
         F.mask_actions(q, torch.tensor([True, True, False]))
@@ -118,5 +120,7 @@ def test_normalize_image():
     assert signed.tolist() == [-1, 0, 127 / 128]
     unit = F.normalize_image(img, torch.float64, "unit")
     assert unit.tolist() == [0, 128 / 255, 1]
+    with pytest.raises(ValueError, match="got 'percent', accepted are 'signed', 'unit'"):
+        F.normalize_image(img, torch.float32, "percent")
     floating = torch.tensor([0.5], dtype=torch.float16)
     assert torch.equal(F.normalize_image(floating, torch.float32), floating.float())

@@ -60,6 +60,18 @@ def test_odd_number_of_quantiles():
     assert net(*net.example_inputs(2), 5, scheme="uniform")[0].shape[0] == 10
 
 
+def test_odd_default_number_of_quantiles_names_its_key():
+    net = build(nn={"iqn": {"n": 5}})
+    with pytest.raises(ValueError, match=r"nn\.iqn\.n: found 5, .* needs an even number"):
+        net(*net.example_inputs(2))
+    assert net(*net.example_inputs(2), scheme="uniform")[0].shape[0] == 10
+
+
+def test_empty_tau_for_an_empty_batch():
+    net = build()
+    assert net(*net.example_inputs(0), tau=torch.rand(0, 1))[0].shape == (0, 3)
+
+
 def test_own_tau_in_its_three_forms(net):
     inputs = net.eval().example_inputs(3)
     shared = torch.rand(4, 1)
@@ -96,6 +108,7 @@ def test_rows_are_quantile_major():
             r"5 rows, .*need 12 \(per sample\) or 4 \(shared\)",
         ),
         ({"tau": torch.ones(3, 1).long()}, TypeError, "expected a floating dtype, got torch.int64"),
+        ({"tau": torch.rand(0, 1)}, ValueError, "0 rows do not fit a batch of 3"),
         ({"num_quantiles": 0}, ValueError, "num_quantiles: must be at least 1, got 0"),
         (
             {"tau": torch.rand(6, 1), "generator": torch.Generator()},
@@ -190,6 +203,8 @@ def test_q_values_take_a_mask_and_a_shared_tau_only():
     q = net.q_values(*net.example_inputs(3), mask=mask)
     assert (q[~mask] == torch.finfo(torch.float32).min).all()
     assert q[mask].abs().max() < 1e6
+    with pytest.raises(ValueError, match=r"risk: gave τ of shape \(4,\), expected \(K, 1\)"):
+        net.q_values(*net.example_inputs(3), risk=lambda tau: tau.flatten())
     with pytest.raises(ValueError, match=r"takes shape \(K, 1\), got \(4,\)"):
         net.q_values(*net.example_inputs(3), tau=torch.rand(4))
 
@@ -473,6 +488,22 @@ def test_native_vit_without_fusion_is_refused_with_both_ways_out():
         iqn_blocks.build(config)
     assert "fusion_mode" in str(error.value)
     assert "use_hf_backbone" in str(error.value)
+
+
+def test_encoder_with_another_width_than_it_promises():
+    @iqn_blocks.register("test_wrong_width")
+    class WrongWidth(nn.Module):
+        state_dim = 8
+
+        def __init__(self, config):
+            super().__init__()
+
+        def forward(self, img, floats):
+            return floats
+
+    net = iqn_blocks.build(tiny_float(nn={"topology": "test_wrong_width"}))
+    with pytest.raises(ValueError, match=r"WrongWidth: gave .*\(2, 5\), but .* \(B, 8\)"):
+        net(*net.example_inputs(2))
 
 
 def test_unused_keys_warn_or_fail():

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 class PackedLinear(nn.Module):
     """``y = x Wᵀ + b`` with weights that change only in :meth:`pack`: ``(R, in) -> (R, out)``.
 
+    With ``negative_slope`` a leaky ReLU follows (a ReLU for 0), in the same kernel where it can.
+
     On CPUs, in float32 and bfloat16, a second copy of ``W`` is kept in oneDNN's own layout, as
     ``torch.compile`` does with frozen weights. Elsewhere, where gradients or autocast are wanted
     and inside ``torch.compile`` it is a plain Linear.
@@ -21,8 +23,11 @@ class PackedLinear(nn.Module):
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor, *, negative_slope: float | None = None
+    ) -> None:
         super().__init__()
+        self.negative_slope = negative_slope
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
         self.pack()
@@ -47,9 +52,13 @@ class PackedLinear(nn.Module):
             or torch.is_autocast_enabled("cpu")
         )
         if plain:
-            return F.linear(x, self.weight, self.bias)
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")
-        return y
+            y = F.linear(x, self.weight, self.bias)
+            return y if self.negative_slope is None else F.leaky_relu_(y, self.negative_slope)
+        after = (
+            ("none", []) if self.negative_slope is None else ("leaky_relu", [self.negative_slope])
+        )
+        packed: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise
+        return packed(x, self._packed, self.bias, *after, "")
 
     def extra_repr(self) -> str:
         out_features, in_features = self.weight.shape

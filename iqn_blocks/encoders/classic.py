@@ -55,4 +55,4 @@ class ClassicEncoder(nn.Module):
         if self.float_mlp is not None:
             assert floats is not None
             parts.append(self.float_mlp(self.float_normalization(floats)))
-        return torch.cat(parts, dim=1)
+        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
