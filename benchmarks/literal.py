@@ -1,4 +1,4 @@
-"""The specification done the plain way, as one writes it from the papers.
+"""The equations of docs/architecture.md and docs/blocks done the plain way, as in the papers.
 
 NCHW convolutions, the state repeated for every τ, two separate heads, activations out of place,
 noise kept as an ``out × in`` matrix and applied at each forward, PyTorch's spectral norm. Covers

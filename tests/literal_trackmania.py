@@ -1,6 +1,6 @@
 """trackmania_rl's classic network and the code of BTR, as plain modules under their own names.
 
-Written from the specification: what counts is that the state dicts have the names and shapes which
+Written from the equations: what counts is that the state dicts have the names and shapes which
 those systems save, and that the networks compute from them what the equations say.
 """
 

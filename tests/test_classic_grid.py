@@ -1,4 +1,4 @@
-"""Every structure of the classic topology against the specification's equations."""
+"""Every structure of the classic topology against the equations of tests/reference."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ from iqn_blocks.config import Btr, Cnn, Config, HeadMlp, parse
 
 from .config_cases import REQUIRED, faults, nested
 
-# The defaults as the specification lists them, without the two blocks that are there on request.
-SPECIFIED = """
+# The defaults, written down once more, without the two blocks that are there on request.
+DEFAULTS = """
 n_actions_per_block: 1
 float_inputs_mean: null
 float_inputs_std: null
@@ -76,16 +76,16 @@ btr:
 CONV_KEYS_OF_BTR = set(Cnn.model_fields) & set(Btr.model_fields)
 
 
-def test_defaults_are_those_of_the_specification() -> None:
+def test_defaults_are_those_listed() -> None:
     found = parse(REQUIRED).to_dict()
     for key in CONV_KEYS_OF_BTR:
         assert found["btr"].pop(key) is None
-    assert found == {**REQUIRED, **yaml.safe_load(SPECIFIED)}
+    assert found == {**REQUIRED, **yaml.safe_load(DEFAULTS)}
     assert len(CONV_KEYS_OF_BTR) == 5
 
 
-def test_blocks_on_request_have_the_specified_defaults() -> None:
-    transformer = yaml.safe_load(SPECIFIED)["nn"]["encoder"]["transformer"]
+def test_blocks_on_request_have_the_listed_defaults() -> None:
+    transformer = yaml.safe_load(DEFAULTS)["nn"]["encoder"]["transformer"]
     vis = parse(nested("nn.vis.transformer", {})).to_dict()["nn"]["vis"]
     assert vis["transformer"] == transformer
     assert "cnn" not in vis

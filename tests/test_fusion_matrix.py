@@ -58,7 +58,7 @@ def config_of(mode, vision, trunk, options, folders):
 
 
 def allowed(mode, vision, options):
-    """What section 5 lets through, of options that are read."""
+    """What the rules between keys let through, of options that are read."""
     sequence = mode == "post_concat" and "encoder.post_concat_layout" in options
     for option, possible in {
         "vis.transformer.fusion_tokens": sequence and vision in ("native", "hf"),

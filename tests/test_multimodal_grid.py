@@ -1,4 +1,4 @@
-"""Every structure of the hf_vision and multimodal topologies against the specification's equations.
+"""Every structure of the hf_vision and multimodal topologies against the reference equations.
 
 HF models are tiny ones, written to a folder and really loaded from there.
 """

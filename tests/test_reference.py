@@ -49,7 +49,7 @@ def test_parameters_note_what_is_read() -> None:
 
 
 def test_parameters_refuse_another_shape() -> None:
-    with pytest.raises(AssertionError, match=r"a\.weight has shape \(1,\), the specification: \(2"):
+    with pytest.raises(AssertionError, match=r"a\.weight has shape \(1,\), the equations: \(2"):
         scoped({"a.weight": [1.0]}).under("a").shaped("weight", 2)
 
 

@@ -1,4 +1,4 @@
-"""Which multimodal configurations the specification allows, as a list of rules."""
+"""Which multimodal configurations are allowed, as a list of rules."""
 
 from __future__ import annotations
 

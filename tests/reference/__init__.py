@@ -1,9 +1,10 @@
-"""The specification of all three topologies as plain functions: slow, and meant to be read.
+"""The equations of all three topologies as plain functions: slow, and meant to be read.
 
-Written from the specification alone, without a look at the library: a test that compares the two
+Written from the equations alone, without a look at the library: a test that compares the two
 compares two readings of the same page. Nothing here imports `iqn_blocks`. A configuration is any
 object whose attributes are the keys of the YAML form, tensors are found by the names of the
-network's `state_dict`, and every shape that the specification states is checked on the way.
+network's `state_dict`, and every shape that the equations state is checked on the way. What the
+parts are for is in docs/architecture.md, docs/topologies.md and docs/blocks.
 """
 
 from __future__ import annotations

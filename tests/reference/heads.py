@@ -1,4 +1,4 @@
-"""Section 2 of the specification: the advantage head and the value head."""
+"""The advantage head and the value head."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def transformer_trunk(slot: Any, params: Parameters, x: Tensor) -> Tensor:
 
 
 def head(config: Any, params: Parameters, x: Tensor, slot: str) -> Tensor:
-    """One head, `slot` being "advantage" or "value" (section 2, heads).
+    """One head, `slot` being "advantage" or "value".
 
     x: (R, D) -> (R, 1) for the value; (R, A), or (R, N, A) with N > 1, for the advantage.
     """

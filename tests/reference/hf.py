@@ -1,4 +1,4 @@
-"""Section 3 of the specification: pixels and tokens of a HF vision backbone, and hf_vision."""
+"""Pixels and tokens of a HF vision backbone, and hf_vision."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def summary_vector(vit: Any, params: Parameters, img: Tensor, model: nn.Module) 
 def hf_vision(
     config: Any, params: Parameters, img: Tensor, floats: Tensor, model: nn.Module
 ) -> Tensor:
-    """s = concat(p, z), z = Linear_{h→d}(MLP(floats_n)), D = 2d (section 3, hf_vision)."""
+    """s = concat(p, z), z = Linear_{h→d}(MLP(floats_n)), D = 2d."""
     vit = config.nn.vis.transformer
     p = summary_vector(vit, params.under("vision"), img, model)
     floats_n = normalized_floats(params.under("float_normalization"), floats, img.dtype)

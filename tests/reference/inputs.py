@@ -1,4 +1,4 @@
-"""Sections 1 and 3 of the specification: what happens to images and floats before any weight."""
+"""What happens to images and floats before any weight."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .parameters import Parameters
 
 
 def image(config: Any, img: Tensor, dtype: torch.dtype) -> Tensor:
-    """Floating images as they are; uint8 as (x − 128) / 128, or x / 255 if `unit` (section 1)."""
+    """Floating images as they are; uint8 as (x − 128) / 128, or x / 255 if `unit`."""
     if img.dtype == torch.uint8:
         if config.nn.vis.uint8_scaling == "unit":
             return img.to(dtype) / 255
@@ -22,7 +22,7 @@ def image(config: Any, img: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def normalized_floats(params: Parameters, floats: Tensor, dtype: torch.dtype) -> Tensor:
-    """(x − mean) / std in float32, or float64 when that is the parameters' dtype (section 1)."""
+    """(x − mean) / std in float32, or float64 when that is the parameters' dtype."""
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     width = floats.shape[1]
     mean, std = params.shaped("mean", width).to(wide), params.shaped("std", width).to(wide)
@@ -30,7 +30,7 @@ def normalized_floats(params: Parameters, floats: Tensor, dtype: torch.dtype) ->
 
 
 def classic_float_mlp(config: Any, params: Parameters, floats_n: Tensor) -> Tensor:
-    """f = LReLU([LN](Linear_{h→h}(LReLU([LN](Linear_{F→h}(floats_n)))))) (section 3, classic)."""
+    """f = LReLU([LN](Linear_{h→h}(LReLU([LN](Linear_{F→h}(floats_n))))))."""
     x = floats_n
     for index in range(2):
         layer = params.under(f"layers.{index}")
@@ -42,7 +42,7 @@ def classic_float_mlp(config: Any, params: Parameters, floats_n: Tensor) -> Tens
 
 
 def relu_float_mlp(params: Parameters, floats_n: Tensor, hidden: int) -> Tensor:
-    """ReLU(Linear_{h→h}(ReLU(Linear_{F→h}(floats_n)))), never a LayerNorm (section 3)."""
+    """ReLU(Linear_{h→h}(ReLU(Linear_{F→h}(floats_n)))), never a LayerNorm."""
     x = floats_n
     for index in range(2):
         x = relu(linear(params.under(f"layers.{index}.linear"), x, hidden))

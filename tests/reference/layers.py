@@ -1,4 +1,4 @@
-"""Sections 2 and 3 of the specification: the layers that everything else is made of."""
+"""The layers that everything else is made of."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .parameters import Parameters
 
 
 def activation(name: str, x: Tensor) -> Tensor:
-    """LeakyReLU with slope 0.01, or ReLU (`nn.activation`; symbols and section 3)."""
+    """LeakyReLU with slope 0.01, or ReLU (`nn.activation`)."""
     if name == "leaky_relu":
         return torch.where(x > 0, x, 0.01 * x)
     assert name == "relu", name
@@ -29,19 +29,19 @@ def gelu(x: Tensor) -> Tensor:
 
 
 def linear(params: Parameters, x: Tensor, out: int) -> Tensor:
-    """y = xWᵀ + b, W: (out, in) (specification, symbols)."""
+    """y = xWᵀ + b, W: (out, in)."""
     weight = params.shaped("weight", out, x.shape[-1])
     bias = params.shaped("bias", out)
     return x @ weight.transpose(0, 1) + bias
 
 
 def projection(params: Parameters, x: Tensor, out: int) -> Tensor:
-    """ "proj a→b": a Linear, left out when a = b (specification, section 3)."""
+    """ "proj a→b": a Linear, left out when a = b."""
     return x if x.shape[-1] == out else linear(params, x, out)
 
 
 def noisy_linear(params: Parameters, x: Tensor, out: int) -> Tensor:
-    """y = x (μ_w + σ_w ⊙ ε_out ε_inᵀ)ᵀ + μ_b + σ_b ⊙ ε_out (section 2, NoisyLinear)."""
+    """y = x (μ_w + σ_w ⊙ ε_out ε_inᵀ)ᵀ + μ_b + σ_b ⊙ ε_out (NoisyLinear)."""
     width = x.shape[-1]
     epsilon_in = params.shaped("epsilon_in", width)
     epsilon_out = params.shaped("epsilon_out", out)
@@ -79,7 +79,7 @@ def attention(params: Parameters, x: Tensor, n_heads: int) -> Tensor:
 
 
 def encoder_layer(params: Parameters, x: Tensor, n_heads: int, ff_mult: int) -> Tensor:
-    """One post-norm encoder layer (section 2, heads), x: (R, T, d).
+    """One post-norm encoder layer, x: (R, T, d).
 
     x ← LN(x + attention(x)); x ← LN(x + W₂ GELU(W₁ x)), the width between being max(64, d·ff_mult).
     """

@@ -1,4 +1,4 @@
-"""Section 3 of the specification: the multimodal topology, mode by mode."""
+"""The multimodal topology, mode by mode."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .trunks import trunk, trunk_kind
 
 
 def vision_kind(config: Any) -> str:
-    """`none`, `cnn`, `native_transformer` or `hf_transformer` (section 3, routing)."""
+    """`none`, `cnn`, `native_transformer` or `hf_transformer`."""
     vis = config.nn.vis
     if vis.no_image:
         return "none"
@@ -167,7 +167,7 @@ def multimodal(
     *,
     training: bool = False,
 ) -> Tensor:
-    """s: (B, D) of any mode, vision branch, layout and trunk (section 3, multimodal)."""
+    """s: (B, D) of any mode, vision branch, layout and trunk."""
     mode, out = config.nn.fusion_mode, config.nn.decoder.dense_hidden_dimension
     floats_n = normalized_floats(params.under("float_normalization"), floats, dtype)
     vision = params.under("vision")

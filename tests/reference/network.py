@@ -1,4 +1,4 @@
-"""Section 1 of the specification: the whole network, from inputs to quantile values."""
+"""The whole network, from inputs to quantile values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRUNK_BACKBONE = "encoder.trunk.backbone"
 
 
 def topology(config: Any) -> str:
-    """`classic`, `hf_vision` or `multimodal` (section 3, routing)."""
+    """`classic`, `hf_vision` or `multimodal`."""
     if config.nn.fusion_mode != "none":
         return "multimodal"
     vit = config.nn.vis.transformer
@@ -36,7 +36,7 @@ def classic(
     *,
     training: bool,
 ) -> Tensor:
-    """s = concat(stem(img), f), or either alone (section 3, classic). -> (B, D)."""
+    """s = concat(stem(img), f), or either alone. -> (B, D)."""
     parts = []
     if img is not None:
         parts.append(stem(config, params.under("stem"), img, training=training))
@@ -55,7 +55,7 @@ def state(
     training: bool = False,
     hf_models: Mapping[str, nn.Module] | None = None,
 ) -> Tensor:
-    """s: (B, D) of the topology that the configuration routes to (section 3)."""
+    """s: (B, D) of the topology that the configuration routes to."""
     params = tensors if isinstance(tensors, Parameters) else Parameters(tensors)
     models = {} if hf_models is None else hf_models
     dtype = params["tau_embedding.projection.weight"].dtype

@@ -31,11 +31,11 @@ class Parameters:
         return self._tensors[full]
 
     def shaped(self, name: str, *shape: int) -> Tensor:
-        """The tensor called `name`, which the specification says has this shape."""
+        """The tensor called `name`, which must have this shape."""
         tensor = self[name]
         if tuple(tensor.shape) != shape:
             raise AssertionError(
-                f"{self._prefix}{name} has shape {tuple(tensor.shape)}, the specification: {shape}"
+                f"{self._prefix}{name} has shape {tuple(tensor.shape)}, the equations: {shape}"
             )
         return tensor
 

@@ -1,4 +1,4 @@
-"""Sections 1 and 2 of the specification: τ, the cosines, the mixing, the dueling combination."""
+"""τ, the cosines, the mixing, the dueling combination."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .parameters import Parameters
 
 
 def tau_symmetric(u: Tensor) -> Tensor:
-    """τ[k] = (k + u[k]) / K for k < K/2, τ[k] = 1 − τ[k − K/2] for the others (section 1).
+    """τ[k] = (k + u[k]) / K for k < K/2, τ[k] = 1 − τ[k − K/2] for the others.
 
     u: (K/2, B) draws of U[0, 1) -> (K·B, 1), row k·B + b.
     """
@@ -27,12 +27,12 @@ def tau_symmetric(u: Tensor) -> Tensor:
 
 
 def tau_uniform(u: Tensor) -> Tensor:
-    """τ[k, b] = u[k, b] (section 1). u: (K, B) draws of U[0, 1) -> (K·B, 1)."""
+    """τ[k, b] = u[k, b]. u: (K, B) draws of U[0, 1) -> (K·B, 1)."""
     return u.reshape(-1, 1)
 
 
 def tau_midpoints(num_quantiles: int, batch_size: int = 1) -> Tensor:
-    """τ[k, b] = (k + ½) / K in float64 (section 1) -> (K·B, 1); with B = 1 the shared (K, 1)."""
+    """τ[k, b] = (k + ½) / K in float64 -> (K·B, 1); with B = 1 the shared (K, 1)."""
     rows = [(k + 0.5) / num_quantiles for k in range(num_quantiles) for _ in range(batch_size)]
     return torch.tensor(rows, dtype=torch.float64).reshape(-1, 1)
 
@@ -50,7 +50,7 @@ def sample_tau(scheme: str, num_quantiles: int, u: Tensor) -> Tensor:
 
 
 def cosine_features(tau: Tensor, embedding_dimension: int, start: int = 1) -> Tensor:
-    """c[r, j] = cos(π · (start + j) · τ[r]), j = 0 … E − 1 (section 2, step 1).
+    """c[r, j] = cos(π · (start + j) · τ[r]), j = 0 … E − 1.
 
     Evaluated in float64, returned in float32 or wider. tau: (R, 1) -> (R, E).
     """
@@ -61,7 +61,7 @@ def cosine_features(tau: Tensor, embedding_dimension: int, start: int = 1) -> Te
 
 
 def hadamard_mix(state: Tensor, phi: Tensor, num_quantiles: int) -> Tensor:
-    """x[k·B + b] = s[b] ⊙ φ[k·B + b] (section 2, step 3).
+    """x[k·B + b] = s[b] ⊙ φ[k·B + b].
 
     state: (B, D), phi: (K·B, D), or (K, D) when the batch shares its τ -> (K·B, D).
     """
@@ -72,7 +72,7 @@ def hadamard_mix(state: Tensor, phi: Tensor, num_quantiles: int) -> Tensor:
 
 
 def dueling(value: Tensor, advantage: Tensor) -> Tensor:
-    """Q = V + Adv − mean_over_A(Adv), the mean per offset (section 2, step 5).
+    """Q = V + Adv − mean_over_A(Adv), the mean per offset.
 
     value: (R, 1), advantage: (R, A) or (R, N, A) -> like advantage.
     """
@@ -85,7 +85,7 @@ def dueling(value: Tensor, advantage: Tensor) -> Tensor:
 
 
 def tau_embedding(config: Any, params: Parameters, tau: Tensor, width: int) -> Tensor:
-    """φ = LReLU(Linear_{E→D}(c)) (section 2, step 2). tau: (R, 1) -> (R, D)."""
+    """φ = LReLU(Linear_{E→D}(c)). tau: (R, 1) -> (R, D)."""
     iqn = config.nn.iqn
     parameters = params["projection.weight"]
     wide = torch.float64 if parameters.dtype == torch.float64 else torch.float32
@@ -97,7 +97,7 @@ def tau_embedding(config: Any, params: Parameters, tau: Tensor, width: int) -> T
 def quantile_path(
     config: Any, params: Parameters, state: Tensor, tau: Tensor, num_quantiles: int
 ) -> Tensor:
-    """q from s: (B, D) and τ: (K·B, 1) or (K, 1) (section 2) -> (K·B, A) or (K·B, N, A)."""
+    """q from s: (B, D) and τ: (K·B, 1) or (K, 1) -> (K·B, A) or (K·B, N, A)."""
     assert tau.shape in {(num_quantiles * state.shape[0], 1), (num_quantiles, 1)}
     phi = tau_embedding(config, params.under("tau_embedding"), tau, state.shape[1])
     x = hadamard_mix(state, phi, num_quantiles)

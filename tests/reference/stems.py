@@ -1,4 +1,4 @@
-"""Section 3 of the specification: image stems and spectral normalisation."""
+"""Image stems and spectral normalisation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Section 3 of the specification: the fusion trunks, tokens (B, T, d) -> (B, d)."""
+"""The fusion trunks, tokens (B, T, d) -> (B, d)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .parameters import Parameters
 
 
 def trunk_kind(config: Any) -> str:
-    """`encoder.fusion_encoder`, or what stands for it when it is omitted (section 3, trunks)."""
+    """`encoder.fusion_encoder`, or what stands for it when it is omitted."""
     block = config.nn.encoder
     if block.fusion_encoder is not None:
         return str(block.fusion_encoder)
