@@ -40,7 +40,13 @@ def optimize_for_inference(net: IQN) -> InferenceIQN:
 
 
 class InferenceIQN(QuantileNetwork):
-    """What :func:`optimize_for_inference` gives. In eval mode and without gradients."""
+    """What :func:`optimize_for_inference` gives. In eval mode and without gradients.
+
+    Like :class:`~iqn_blocks.IQN` it has ``forward``, ``q_values`` and ``example_inputs``. Noise and
+    statistics are those of the last refresh: it has no ``reset_noise``, ``disable_noise`` or
+    ``set_float_stats``, and neither ``save_pretrained`` nor ``recompute``. Save and
+    :func:`~iqn_blocks.describe` the network that it was made from.
+    """
 
     phi: Tensor
 

@@ -131,6 +131,10 @@ class QuantileNetwork(nn.Module):
             risk: a distortion of τ applied first, such as one of :mod:`iqn_blocks.risk`.
             mask: True where an action is allowed, shaped like the result; others get the dtype's
                 finite minimum.
+
+        Raises:
+            ValueError: shapes that do not fit the configuration or each other.
+            TypeError: a tensor is missing or has an unusable dtype.
         """
         if tau is not None and (tau.ndim != 2 or tau.shape[1] != 1):
             raise ValueError(f"tau: q_values takes shape (K, 1), got {tuple(tau.shape)}")
@@ -174,7 +178,7 @@ class IQN(QuantileNetwork):
     ``s = encoder(img, floats)`` of shape ``(B, D)``, ``x = s ⊙ φ(τ)``,
     ``q = V(x) + Adv(x) − mean_A Adv(x)``. Built by :func:`iqn_blocks.build`; ``config`` is what it
     was built from. With ``recompute`` set, ``φ`` and ``x`` are computed again in backward instead
-    of being kept for it; values and gradients are the same.
+    of being kept for it; values and gradients are the same, but not differentiable twice.
     """
 
     def __init__(

@@ -39,7 +39,12 @@ class FloatNormalization(nn.Module):
     def set_stats(
         self, mean: Sequence[float] | Tensor | None, std: Sequence[float] | Tensor | None
     ) -> None:
-        """Replace the statistics, in place; ``None`` leaves one as it is."""
+        """Replace the statistics ``(F,)``, in place; ``None`` leaves one as it is.
+
+        Raises:
+            ValueError: another length, a value that is not finite, or ``std`` not > 0; then neither
+                was changed.
+        """
         stats = {}
         for name, given in (("mean", mean), ("std", std)):
             if given is None:

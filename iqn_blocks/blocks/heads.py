@@ -15,7 +15,8 @@ class Head(nn.Module):
     """``readout(hidden layers([trunk](x)))``: ``(R, D) -> (R, *out_shape)``.
 
     ``out_shape`` is ``(1,)`` for a state value, ``(A,)`` for advantages, ``(N, A)`` for advantages
-    of ``N`` factorised action offsets. A trunk, such as :class:`IQNTransformerTrunk`, comes first
+    of ``N`` factorised action offsets. ``hidden_dims`` are the widths of the hidden layers, at
+    least one. A trunk, such as :class:`IQNTransformerTrunk`, comes first
     and gives vectors of width ``trunk.d_model``.
     """
 

@@ -17,6 +17,10 @@ def orthogonal_(module: nn.Module, gain: float = LEAKY_RELU_GAIN) -> None:
     """Orthogonal weights and zero biases for every Linear and Conv2d inside ``module``.
 
     NoisyLinear, LayerNorm and a transformer's packed attention projection keep their own.
+
+    Args:
+        module: changed in place; its spectrally normalised convolutions are warmed up anew.
+        gain: factor of the orthogonal weights, that of a LeakyReLU of slope 0.01 by default.
     """
     for layer in module.modules():
         if not isinstance(layer, nn.Linear | nn.Conv2d):
@@ -29,12 +33,12 @@ def orthogonal_(module: nn.Module, gain: float = LEAKY_RELU_GAIN) -> None:
 
 
 def orthogonal_head_(head: Head) -> None:
-    """Gain ``√(2 / (1 + 0.01²))`` for trunk and hidden layers, 1 for the readout."""
+    """Gain ``√(2 / (1 + 0.01²))`` for trunk and hidden layers of ``head``, 1 for the readout."""
     orthogonal_(head.trunk)
     orthogonal_(head.hidden)
     orthogonal_(head.readout, gain=1.0)
 
 
 def orthogonal_tau_(embedding: TauEmbedding) -> None:
-    """Gain ``√2·√(2 / (1 + 0.01²))``: a cosine has variance ½."""
+    """Gain ``√2·√(2 / (1 + 0.01²))`` for ``embedding``: a cosine has variance ½."""
     orthogonal_(embedding, gain=math.sqrt(2) * LEAKY_RELU_GAIN)

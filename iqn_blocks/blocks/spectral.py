@@ -14,6 +14,7 @@ WARM_UP_ITERATIONS = 15
 class SpectralNormConv2d(nn.Conv2d):
     """``nn.Conv2d`` with weight ``W / σ``, ``σ = uᵀ W v`` and ``W`` as ``(out, in·k·k)``.
 
+    ``(B, in, H, W) -> (B, out, H', W')`` as for a Conv2d; ``u (out,)``, ``v (in·k·k,)``.
     Spectral normalisation (arXiv:1802.05957, algorithm 1). ``u`` and ``v`` are buffers and
     constants to the gradient. A training-mode forward does one power iteration, an eval-mode
     forward none, unless ``iterate_in_eval`` is set: right for a target network whose trainer copies

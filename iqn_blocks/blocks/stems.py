@@ -21,7 +21,7 @@ CONV_STEM_MIN_SIZE = 34  # pixels a side that leave one position after the four 
 class ImageStem(nn.Module):
     """Base of the stems: scaling of uint8, convolutions, optional adaptive max-pool, flatten.
 
-    ``(B, C, H, W) -> (B, out_dim)``. uint8 images are scaled as
+    ``(B, C, H, W) -> (B, out_dim)``; ``image_size`` is ``(H, W)``. uint8 images are scaled as
     :func:`~iqn_blocks.functional.normalize_image` does, floating ones cast to the parameters'
     dtype.
     """
@@ -64,9 +64,9 @@ class ImageStem(nn.Module):
 class ConvStem(ImageStem):
     """The 4-layer CNN: k4 s2, k4 s2, k3 s2, k3 s1 of widths 16, 32, 64, 32, no padding.
 
-    ``(B, C, H, W) -> (B, out_dim)``, an activation after each convolution. ``spectral_norm`` puts
-    spectral normalisation on every convolution with ``"all"``; this stem has no residual blocks, so
-    ``"residual"`` puts it on none.
+    ``(B, C, H, W) -> (B, out_dim)``, an activation after each convolution; ``image_size`` is
+    ``(H, W)``. ``spectral_norm`` puts spectral normalisation on every convolution with ``"all"``;
+    this stem has no residual blocks, so ``"residual"`` puts it on none.
 
     Raises:
         ValueError: an image side below 34 pixels.
@@ -152,9 +152,9 @@ class ImpalaStage(nn.Module):
 class ImpalaStem(ImageStem):
     """IMPALA's residual CNN (arXiv:1802.01561, figure 3) of width ``s``: stages of 16s, 32s, 32s.
 
-    ``(B, C, H, W) -> (B, out_dim)``, with a final ReLU. ``spectral_norm`` applies to every
-    convolution (``"all"``) or to those inside residual blocks (``"residual"``, as in
-    arXiv:2411.03820).
+    ``(B, C, H, W) -> (B, out_dim)``, with a final ReLU; ``image_size`` is ``(H, W)``.
+    ``spectral_norm`` applies to every convolution (``"all"``) or to those inside residual blocks
+    (``"residual"``, as in arXiv:2411.03820).
     """
 
     def __init__(

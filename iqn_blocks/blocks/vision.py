@@ -35,6 +35,7 @@ class PatchTokens(nn.Module):
     """Patch embeddings (arXiv:2010.11929, eq. 1): ``(B, C, H, W) -> (B, T, d)``, ``T = H·W / p²``.
 
     One token a square patch of side ``p``, row by row: a convolution with kernel and stride ``p``.
+    ``image_size`` is ``(H, W)``, ``patch_size`` is ``p``, ``d_model`` is ``d``.
 
     Raises:
         ValueError: ``patch_size`` does not divide both sides of the image.

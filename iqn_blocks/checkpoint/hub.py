@@ -71,7 +71,8 @@ def push_to_hub(
     """Upload a network to the hub, with a model card; the repository is made if it does not exist.
 
     One commit replaces ``config.json``, ``model.safetensors`` and ``README.md``; other files there
-    stay. In a :mod:`torch.distributed` job rank 0 uploads.
+    stay. In a :mod:`torch.distributed` job rank 0 uploads. ``config.json`` and the card hold the
+    whole configuration, the paths that it names included.
 
     Args:
         net: the network.
