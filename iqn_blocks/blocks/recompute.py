@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,8 @@ from torch.autograd.function import once_differentiable
 
 from iqn_blocks.blocks.tau import TauEmbedding
 from iqn_blocks.functional import cosine_features, hadamard_mix, wide_dtype
+
+CHUNK_ELEMENTS = 2**22  # of s ⊙ φ at a time on a CPU: 16 MiB in float32
 
 
 def mixed_linears(
@@ -36,7 +38,7 @@ def mixed_linears(
         tau.to(wide_dtype(projection.weight.dtype)),
         projection.weight.to(dtype),
         projection.bias.to(dtype),
-        (embedding.embedding_dimension, embedding.cosine_start, embedding.negative_slope),
+        _Embedding(embedding.embedding_dimension, embedding.cosine_start, embedding.negative_slope),
         num_quantiles,
         *weights,
     )
@@ -50,7 +52,17 @@ def _compute_dtype(parameter: Tensor) -> torch.dtype:
     return parameter.dtype
 
 
+class _Embedding(NamedTuple):
+    """Plain numbers of a :class:`TauEmbedding`."""
+
+    dimension: int
+    cosine_start: int
+    negative_slope: float
+
+
 class _MixedLinears(torch.autograd.Function):
+    """Works through a few quantiles at a time, so that what is wide stays in the cache."""
+
     generate_vmap_rule = True
 
     @staticmethod
@@ -59,13 +71,17 @@ class _MixedLinears(torch.autograd.Function):
         tau: Tensor,
         weight: Tensor,
         bias: Tensor,
-        embedding: tuple[int, int, float],
+        embedding: _Embedding,
         num_quantiles: int,
         *layers: Tensor,
     ) -> tuple[Tensor, ...]:
-        _, phi = _phi(tau, weight, bias, embedding)
-        x = hadamard_mix(state, phi, num_quantiles)
-        return tuple(F.linear(x, w, b) for w, b in zip(layers[::2], layers[1::2], strict=True))
+        parts: list[list[Tensor]] = [[] for _ in layers[::2]]
+        for k, tau_k in _chunks(tau, state, num_quantiles):
+            _, phi = _phi(tau_k, weight, bias, embedding)
+            x = hadamard_mix(state, phi, k)
+            for part, w, b in zip(parts, layers[::2], layers[1::2], strict=True):
+                part.append(F.linear(x, w, b))
+        return tuple(part[0] if len(part) == 1 else torch.cat(part) for part in parts)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -76,47 +92,61 @@ class _MixedLinears(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         state, tau, weight, bias, *weights = ctx.saved_tensors
-        cosines, phi = _phi(tau, weight, bias, ctx.embedding)
-        x = hadamard_mix(state, phi, ctx.num_quantiles)
-        layer_grads: list[Tensor] = []
-        for grad in grads:
-            layer_grads += [grad.T @ x, grad.sum(0)]
-        grad_x = grads[0] @ weights[0]
-        for grad, w in zip(grads[1:], weights[1:], strict=True):
-            grad_x = grad_x.addmm(grad, w)
+        total: list[Tensor] = []
+        grad_tau: list[Tensor] = []
+        done = 0
+        for k, tau_k in _chunks(tau, state, ctx.num_quantiles):
+            cosines, phi = _phi(tau_k, weight, bias, ctx.embedding)
+            x = hadamard_mix(state, phi, k)
+            rows = slice(done, done + x.shape[0])
+            done = rows.stop
+            of_layers: list[Tensor] = []
+            grad_x = torch.zeros_like(x)
+            for grad, w in zip(grads, weights, strict=True):
+                of_layers += [grad[rows].T @ x, grad[rows].sum(0)]
+                grad_x = grad_x.addmm_(grad[rows], w)
 
-        shared = phi.shape[0] == ctx.num_quantiles
-        grad_x = grad_x.view(ctx.num_quantiles, *state.shape)
-        grad_state = (grad_x * phi.view(ctx.num_quantiles, -1, state.shape[1])).sum(0)
-        grad_phi = grad_x * state
-        grad_phi = grad_phi.sum(1) if shared else grad_phi.flatten(0, 1)
-        grad_pre = torch.where(phi > 0, grad_phi, grad_phi * ctx.embedding[2])
-        grad_tau = None
-        if ctx.needs_input_grad[1]:
-            grad_tau = _grad_tau(grad_pre @ weight, tau, ctx.embedding)
+            grad_x = grad_x.view(k, *state.shape)
+            grad_state = (grad_x * phi.view(k, -1, state.shape[1])).sum(0)
+            grad_phi = grad_x * state
+            grad_phi = grad_phi.sum(1) if phi.shape[0] == k else grad_phi.flatten(0, 1)
+            grad_pre = torch.where(phi > 0, grad_phi, grad_phi * ctx.embedding.negative_slope)
+            if ctx.needs_input_grad[1]:
+                grad_tau.append(_grad_tau(grad_pre @ weight, tau_k, ctx.embedding))
+            found = [grad_state, grad_pre.T @ cosines, grad_pre.sum(0), *of_layers]
+            total = [a + b for a, b in zip(total, found, strict=True)] if total else found
+        grad_state, grad_weight, grad_bias, *of_layers = total
         return (
             grad_state,
-            grad_tau,
-            grad_pre.T @ cosines,
-            grad_pre.sum(0),
+            torch.cat(grad_tau) if grad_tau else None,
+            grad_weight,
+            grad_bias,
             None,
             None,
-            *layer_grads,
+            *of_layers,
         )
 
 
-def _grad_tau(grad_cosines: Tensor, tau: Tensor, embedding: tuple[int, int, float]) -> Tensor:
+def _chunks(tau: Tensor, state: Tensor, num_quantiles: int) -> Iterator[tuple[int, Tensor]]:
+    """Numbers of quantiles and their τ: as many at a time as fit the cache, on a GPU all."""
+    size = num_quantiles
+    if state.device.type == "cpu" and not torch.compiler.is_compiling():
+        size = max(1, min(size, CHUNK_ELEMENTS // max(1, state.numel())))
+    rows = tau.shape[0] // num_quantiles
+    for start in range(0, num_quantiles, size):
+        stop = min(start + size, num_quantiles)
+        yield stop - start, tau[start * rows : stop * rows]
+
+
+def _grad_tau(grad_cosines: Tensor, tau: Tensor, embedding: _Embedding) -> Tensor:
     """``dc[r, i] / dτ[r] = −π · i · sin(π · i · τ[r])``, added up: ``(R, E) -> (R, 1)``."""
-    dimension, start, _ = embedding
-    angular = torch.pi * torch.arange(start, start + dimension, device=tau.device, dtype=tau.dtype)
+    start, stop = embedding.cosine_start, embedding.cosine_start + embedding.dimension
+    angular = torch.pi * torch.arange(start, stop, device=tau.device, dtype=tau.dtype)
     slope = -angular * torch.sin(angular * tau)
     return (grad_cosines.to(tau.dtype) * slope).sum(1, keepdim=True)
 
 
-def _phi(
-    tau: Tensor, weight: Tensor, bias: Tensor, embedding: tuple[int, int, float]
-) -> tuple[Tensor, Tensor]:
+def _phi(tau: Tensor, weight: Tensor, bias: Tensor, embedding: _Embedding) -> tuple[Tensor, Tensor]:
     """The cosines, and ``φ`` after its activation."""
-    dimension, start, slope = embedding
-    cosines = cosine_features(tau, dimension, start).to(weight.dtype)
-    return cosines, F.leaky_relu_(F.linear(cosines, weight, bias), slope)
+    cosines = cosine_features(tau, embedding.dimension, embedding.cosine_start).to(weight.dtype)
+    return cosines, F.leaky_relu_(F.linear(cosines, weight, bias), embedding.negative_slope)
