@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from iqn_blocks.blocks import NoisyLinear, SpectralNormConv2d
-from iqn_blocks.functional import TauScheme, split_quantiles
+from iqn_blocks.functional import TauScheme
 from iqn_blocks.network import IQN
 
 
@@ -80,8 +80,9 @@ class TianshouModel(nn.Module):
         """Quantile values ``(B, A, K)`` and their τ ``(B, K)``, and ``state`` as it came."""
         img, floats = self._inputs(obs)
         q, tau = self.net(img, floats, sample_size, scheme=self.scheme)
-        q = split_quantiles(q, sample_size).transpose(1, 2)
-        return (q, split_quantiles(tau, sample_size).squeeze(2)), state
+        batch = len(q) // sample_size
+        q = q.view(sample_size, batch, q.shape[1]).permute(1, 2, 0)
+        return (q, tau.view(sample_size, batch).T), state
 
     def _inputs(self, obs: Any) -> tuple[Tensor | None, Tensor | None]:
         no_image, no_floats = self.net.config.nn.vis.no_image, not self.net.config.float_input_dim
