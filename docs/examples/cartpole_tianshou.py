@@ -61,7 +61,7 @@ def our_model() -> nn.Module:
 
 
 def their_model() -> nn.Module:
-    """Its own network in place of ours, with as many layers, as wide."""
+    """Its own network in place of ours: as many parameters; ours has 64 units in each head."""
     features = Net(state_shape=4, action_shape=64, hidden_sizes=[64])
     return ImplicitQuantileNetwork(
         preprocess_net=features, action_shape=2, hidden_sizes=[128], num_cosines=64
