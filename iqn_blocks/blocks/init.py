@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import nn
 
 from iqn_blocks.blocks.heads import Head
@@ -25,7 +26,11 @@ def orthogonal_(module: nn.Module, gain: float = LEAKY_RELU_GAIN) -> None:
     for layer in module.modules():
         if not isinstance(layer, nn.Linear | nn.Conv2d):
             continue
-        nn.init.orthogonal_(layer.weight, gain)
+        # By way of a contiguous tensor: a channels-last one cannot be viewed as a matrix.
+        weight = torch.empty_like(layer.weight, memory_format=torch.contiguous_format)
+        nn.init.orthogonal_(weight, gain)
+        with torch.no_grad():
+            layer.weight.copy_(weight)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
         if isinstance(layer, SpectralNormConv2d):

@@ -198,5 +198,7 @@ def _conv(
     *,
     spectral: bool,
 ) -> nn.Conv2d:
-    conv = SpectralNormConv2d if spectral else nn.Conv2d
-    return conv(in_channels, out_channels, kernel, stride, padding)
+    kind = SpectralNormConv2d if spectral else nn.Conv2d
+    conv: nn.Conv2d = kind(in_channels, out_channels, kernel, stride, padding)
+    # Weights and images both channels-last: with one alone the convolutions stay slow.
+    return conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
