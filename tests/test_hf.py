@@ -74,6 +74,14 @@ def name(request):
     return request.param
 
 
+def test_building_without_gradients_gives_the_same_network(folders):
+    name = next(iter(tiny_models.VISION))
+    with torch.no_grad():
+        quiet = network(name, folders)
+    assert quiet.state_dict().keys() == network(name, folders).state_dict().keys()
+    assert all(parameter.requires_grad for parameter in quiet.parameters())
+
+
 def test_transformers_is_imported_with_the_first_model_only():
     code = "import sys, iqn_blocks, iqn_blocks.blocks; print('transformers' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -61,7 +61,9 @@ def drop_unused(model: nn.Module, out: Tensor) -> None:
     }
     if not outside:
         return
-    slopes = torch.autograd.grad(out.sum(), list(outside.values()), allow_unused=True)
+    with torch.enable_grad():  # networks may be built under no_grad
+        total = out.sum()
+    slopes = torch.autograd.grad(total, list(outside.values()), allow_unused=True)
     unused = {name for name, slope in zip(outside, slopes, strict=True) if slope is None}
     used = {name for name, _ in model.named_parameters()} - unused
     for target in {_outermost(name, used) for name in unused}:
