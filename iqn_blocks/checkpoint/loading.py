@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +27,7 @@ from iqn_blocks.errors import CheckpointError
 from iqn_blocks.network import IQN
 from iqn_blocks.registry import assemble, route
 
-_ATTEMPTS = 5  # of reading two files that another process is replacing
+_ATTEMPTS = 100  # of reading two files that another process is replacing
 
 
 class Checkpoint(NamedTuple):
@@ -92,35 +93,47 @@ def load_weights(net: IQN, folder: str | os.PathLike[str]) -> None:
 
 def _read_files(folder: Path) -> tuple[Manifest, bytes, Path]:
     """The manifest and the weights it names, also while another process saves into the folder."""
-    config_path = folder / CONFIG_FILE
-    before = None
+    config_path, weights_path = folder / CONFIG_FILE, folder / WEIGHTS_FILE
     for _ in range(_ATTEMPTS):
+        before = _stamp(config_path), _stamp(weights_path)
         config = _read(config_path)
+        if config is None:
+            raise CheckpointError(f"{config_path}: cannot be read: No such file or directory")
         manifest = Manifest.decode(config, config_path)
-        found = {}
-        for name in (WEIGHTS_FILE, digest_file(manifest.weights_sha256)):
-            path = folder / name
-            if path.exists():
-                content = _read(path)
-                found[name] = sha256(content)
-                if found[name] == manifest.weights_sha256:
+        found = None
+        for path in (weights_path, folder / digest_file(manifest.weights_sha256)):
+            content = _read(path)
+            if content is not None:
+                digest = sha256(content)
+                if digest == manifest.weights_sha256:
                     return manifest, content, path
-        if config == before:
+                found = found or digest
+        if (_stamp(config_path), _stamp(weights_path)) == before:
             break
-        before = config
-    path = folder / WEIGHTS_FILE
-    if WEIGHTS_FILE not in found:
-        raise CheckpointError(f"{path}: not found")
+    if found is None:
+        raise CheckpointError(f"{weights_path}: not found")
     raise CheckpointError(
-        f"{path}: is damaged, incomplete or of another save: its SHA-256 is {found[WEIGHTS_FILE]}, "
+        f"{weights_path}: is damaged, incomplete or of another save: its SHA-256 is {found}, "
         f"{CONFIG_FILE} names {manifest.weights_sha256}"
     )
 
 
-def _read(path: Path) -> bytes:
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes whenever a save replaces the file; None where there is none."""
     try:
-        if path.is_file() or not path.exists():  # what is neither may block, as a pipe does
+        status = path.stat()
+    except (OSError, ValueError):  # what cannot be read is told by _read
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _read(path: Path) -> bytes | None:
+    """The content of a file, None where there is none: a save may remove it at any moment."""
+    try:
+        if stat.S_ISREG(path.stat().st_mode):  # what is no regular file may block, as a pipe does
             return path.read_bytes()
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"{path}: cannot be read: {reason}") from error
