@@ -1,0 +1,149 @@
+"""CartPole-v1 from its four numbers: a float-only network, ε-greedy, the targets of the IQN paper.
+
+python docs/examples/cartpole.py [figure.png]
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gymnasium
+import matplotlib.pyplot as plt
+import torch
+from torch import Tensor
+
+import iqn_blocks
+from iqn_blocks.functional import split_quantiles
+from iqn_blocks.losses import double_dqn_target, quantile_huber_loss, take
+from iqn_blocks.target import hard_update_
+
+CONFIG: dict[str, Any] = {
+    "n_actions": 2,
+    "float_input_dim": 4,
+    "float_inputs_std": [1.0, 1.0, 0.1, 1.0],  # cart position and speed, pole angle and speed
+    "nn": {
+        "vis": {"no_image": True},
+        "float": {"mlp": {"hidden_dim": 128}},
+        "iqn": {"embedding_dimension": 32, "k": 8},
+        "decoder": {"dense_hidden_dimension": 256},
+    },
+}
+# A round: 8 steps of 32 environments, 32 updates, and the target network becomes the online one.
+ENVS, STEPS, UPDATES, BATCH, K, GAMMA = 32, 8, 32, 64, 8, 0.99
+ROUNDS, EVALUATE_EVERY, REWARD_SCALE = 400, 8, 0.02  # values below 2: where the loss is quadratic
+SEEDS, EVALUATION_SEED, TEST_SEED = (0, 1, 2), 10_000, 20_000  # no episode is in two of them
+
+
+class Batch(NamedTuple):
+    """Transitions, ``(B, 4)`` and ``(B,)``; ``discount`` is ``γ · (1 − terminated)``."""
+
+    now: Tensor
+    action: Tensor
+    reward: Tensor
+    discount: Tensor
+    following: Tensor
+
+
+Explore = Callable[[iqn_blocks.IQN, Tensor, int], Tensor]
+Targets = Callable[[iqn_blocks.IQN, Batch], Tensor]
+
+
+def quantiles(net: iqn_blocks.IQN, floats: Tensor) -> Tensor:
+    """Quantile values ``(B, K, A)`` at random levels."""
+    return split_quantiles(net(None, floats, K)[0], K)
+
+
+def epsilon_greedy(net: iqn_blocks.IQN, obs: Tensor, rounds: int) -> Tensor:
+    """The greedy action, or with a chance that falls to 0.04 a random one."""
+    random = torch.rand(len(obs)) < max(0.04, 1 - rounds / 40)
+    return torch.where(random, torch.randint(2, (len(obs),)), net.q_values(None, obs).argmax(-1))
+
+
+def best_mean(target: iqn_blocks.IQN, batch: Batch) -> Tensor:
+    """Targets ``(B, K)``: the target network's own best action on average."""
+    q = quantiles(target, batch.following)
+    return double_dqn_target(batch.reward, batch.discount, q, q)
+
+
+@torch.no_grad()
+def evaluate(net: iqn_blocks.IQN, episodes: int, seed: int) -> float:
+    """Mean return of the greedy policy, its noise turned off."""
+    net.disable_noise()
+    envs = gymnasium.make_vec("CartPole-v1", episodes, vectorization_mode="vector_entry_point")
+    obs, _ = envs.reset(seed=seed)
+    running, total = torch.ones(episodes, dtype=torch.bool), 0.0
+    while running.any():
+        action = net.q_values(None, torch.as_tensor(obs)).argmax(-1)
+        obs, _, terminated, truncated, _ = envs.step(action.numpy())
+        total += running.sum().item()
+        running &= ~torch.as_tensor(terminated | truncated)
+    return total / episodes
+
+
+def train(
+    seed: int, config: dict[str, Any], explore: Explore, targets: Targets
+) -> tuple[list[tuple[int, float]], iqn_blocks.IQN]:
+    """Mean returns after so many environment steps, and the best policy; ends once that has 495."""
+    torch.manual_seed(seed)
+    online = iqn_blocks.build(config)
+    target, best = copy.deepcopy(online), copy.deepcopy(online)
+    optimizer = torch.optim.Adam(online.parameters(), lr=1e-3)
+    envs = gymnasium.make_vec("CartPole-v1", ENVS, vectorization_mode="vector_entry_point")
+    now = torch.as_tensor(envs.reset(seed=seed)[0])
+    resetting = torch.zeros(ENVS, dtype=torch.bool)
+    replay: list[Batch] = []
+    curve: list[tuple[int, float]] = []
+    for rounds in range(1, ROUNDS + 1):
+        for _ in range(STEPS):
+            with torch.no_grad():
+                action = explore(online, now, rounds)
+            following, reward, fell, late = map(torch.as_tensor, envs.step(action.numpy())[:4])
+            # A fall ends the future; the limit of 500 steps does not, and is no part of the state.
+            step = Batch(now, action, REWARD_SCALE * reward, GAMMA * ~fell, following)
+            replay.append(Batch(*(x[~resetting] for x in step)))  # a reset is no transition
+            now, resetting = following, fell | late
+        replay = [Batch(*(torch.cat(x) for x in zip(*replay, strict=True)))]
+        for index in torch.randint(len(replay[0].now), (UPDATES, BATCH)):
+            batch = Batch(*(x[index] for x in replay[0]))
+            online.reset_noise()
+            target.reset_noise()
+            with torch.no_grad():
+                goal = targets(target, batch)
+            q, tau = (split_quantiles(x, K) for x in online(None, batch.now, K))
+            loss = quantile_huber_loss(take(q, batch.action), goal, tau).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        optimizer.param_groups[0]["lr"] -= 1e-3 / ROUNDS
+        hard_update_(target, online)
+        if rounds % EVALUATE_EVERY == 0:
+            score = evaluate(target, 50, EVALUATION_SEED)
+            curve.append((rounds * STEPS * ENVS, score))
+            if score == max(mean for _, mean in curve):
+                best = copy.deepcopy(target)
+            if score >= 495:
+                break
+    return curve, best
+
+
+def run(config: dict[str, Any], explore: Explore, targets: Targets, figure: str) -> None:
+    """Print the mean return of 100 test episodes for each seed, and draw the curves."""
+    for seed in SEEDS:
+        start = time.process_time()
+        curve, best = train(seed, config, explore, targets)
+        score, seconds = evaluate(best, 100, TEST_SEED), time.process_time() - start
+        print(f"seed {seed}: {score:.1f}, {curve[-1][0]} steps, {seconds:.0f} s", flush=True)
+        plt.plot(*zip(*curve, strict=True), marker=".", label=f"seed {seed}: {score:.1f} in test")
+    plt.axhline(475, color="black", linewidth=1, linestyle="--")
+    plt.gca().set(title="CartPole-v1", xlabel="environment steps", ylabel="mean return")
+    plt.legend()
+    plt.savefig(figure, dpi=80)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)  # the networks are far too small for more
+    run(CONFIG, epsilon_greedy, best_mean, (sys.argv[1:] or ["docs/images/cartpole.png"])[0])

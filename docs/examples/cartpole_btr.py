@@ -1,0 +1,38 @@
+"""CartPole with the options of Beyond The Rainbow: LayerNorm, noisy heads, Munchausen targets.
+
+The loop is that of cartpole.py. Exploration is the heads' noise alone, and targets are soft.
+
+python docs/examples/cartpole_btr.py [figure.png]
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from cartpole import CONFIG, Batch, quantiles, run
+from torch import Tensor
+
+import iqn_blocks
+from iqn_blocks.losses import munchausen_target
+
+BTR_CONFIG: dict[str, Any] = {
+    **CONFIG,
+    "btr": {"use_layer_norm": True, "use_noisy_linear": True, "noisy_sigma0": 0.5},
+}
+
+
+def noise(net: iqn_blocks.IQN, obs: Tensor, rounds: int) -> Tensor:
+    """The greedy action under new noise; no ε."""
+    net.reset_noise()
+    return net.q_values(None, obs).argmax(-1)
+
+
+def munchausen(target: iqn_blocks.IQN, batch: Batch) -> Tensor:
+    """Soft targets ``(B, K)`` with the bonus of the action taken."""
+    following, now = quantiles(target, batch.following), quantiles(target, batch.now)
+    return munchausen_target(batch.reward, batch.discount, following, now, batch.action)
+
+
+if __name__ == "__main__":
+    run(BTR_CONFIG, noise, munchausen, (sys.argv[1:] or ["docs/images/cartpole_btr.png"])[0])
