@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from iqn_blocks.blocks import FloatNormalization, Head, NoisyLinear, TauEmbedding
 from iqn_blocks.blocks.dense import weight_and_bias
 from iqn_blocks.blocks.recompute import mixed_linears
+from iqn_blocks.blocks.transformer import EncoderLayer
 from iqn_blocks.config import Config
 from iqn_blocks.functional import (
     TauScheme,
@@ -177,8 +178,9 @@ class IQN(QuantileNetwork):
 
     ``s = encoder(img, floats)`` of shape ``(B, D)``, ``x = s ⊙ φ(τ)``,
     ``q = V(x) + Adv(x) − mean_A Adv(x)``. Built by :func:`iqn_blocks.build`; ``config`` is what it
-    was built from. With ``recompute`` set, ``φ`` and ``x`` are computed again in backward instead
-    of being kept for it; values and gradients are the same, but not differentiable twice.
+    was built from. With ``recompute`` set, ``φ``, ``x`` and the feed-forward activations of native
+    transformer layers are computed again in backward instead of being kept for it; values and
+    gradients are the same, but not differentiable twice.
     """
 
     def __init__(
@@ -198,7 +200,10 @@ class IQN(QuantileNetwork):
 
     @property
     def recompute(self) -> bool:
-        """Whether ``φ`` and ``s ⊙ φ`` are computed again in backward instead of being kept."""
+        """Whether wide tensors are computed again in backward instead of being kept for it.
+
+        These are ``φ``, ``s ⊙ φ`` and the feed-forward activations of native transformer layers.
+        """
         return self._recompute
 
     @recompute.setter
@@ -209,6 +214,9 @@ class IQN(QuantileNetwork):
                 "anyway"
             )
         self._recompute = on
+        for layer in self.modules():
+            if isinstance(layer, EncoderLayer):
+                layer.recompute = on
 
     def quantile_values(self, state: Tensor, tau: Tensor, num_quantiles: int) -> Tensor:
         """The quantile path: ``s (B, D)`` and ``tau (K·B, 1)`` or ``(K, 1)`` to ``q (K·B, …)``."""

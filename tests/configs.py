@@ -62,3 +62,18 @@ def tiny_transformer(**change: Any) -> dict[str, Any]:
     """A float-only network with a transformer in the value slot."""
     slot = {"transformer": {"d_model": 4, "n_heads": 2}}
     return merge(tiny_float(nn={"decoder": {"value": slot}}), change)
+
+
+def tiny_multimodal(**change: Any) -> dict[str, Any]:
+    """An image and a token for each scalar through a native encoder of one layer."""
+    fusion = {
+        "fusion_mode": "post_concat",
+        "encoder": {
+            "post_concat_layout": "token_sequence",
+            "float_token_layout": "per_feature",
+            "transformer": {"d_model": 8, "n_layers": 1, "n_heads": 2},
+        },
+    }
+    base = tiny(nn=fusion)
+    del base["nn"]["float"]
+    return merge(base, change)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import iqn_blocks
-from tests.configs import tiny, tiny_btr, tiny_float, tiny_transformer
+from iqn_blocks.blocks.transformer import EncoderLayer
+from tests.configs import tiny, tiny_btr, tiny_float, tiny_multimodal, tiny_transformer
 
 CONFIGS = {
     "classic": tiny(),
@@ -12,6 +13,7 @@ CONFIGS = {
     "float_only": tiny_float(),
     "multi_action": tiny(n_actions_per_block=2),
     "deep": tiny_float(nn={"decoder": {"value": {"mlp": {"n_hidden_layers": 3}}}}),
+    "multimodal": tiny_multimodal(),
     "relu": tiny_float(nn={"activation": "relu", "iqn": {"cosine_start": 0}}),
 }
 
@@ -82,6 +84,17 @@ def test_neither_phi_nor_the_product_is_kept():
     assert saved_elements(net, inputs, tau).count(80 * 97) == 2, "φ and the product"
     net.recompute = True
     assert 80 * 97 not in saved_elements(net, inputs, tau)
+
+
+def test_the_feed_forward_activations_of_native_layers_are_not_kept():
+    net = iqn_blocks.build(tiny_multimodal())
+    inputs, tau = net.example_inputs(3), torch.rand(4 * 3, 1)
+    layer = next(m for m in net.modules() if isinstance(m, EncoderLayer))
+    sizes = []
+    layer.linear1.register_forward_hook(lambda *call: sizes.append(call[2].numel()))
+    before = saved_elements(net, inputs, tau).count(size := sizes[0])
+    net.recompute = True
+    assert saved_elements(net, inputs, tau).count(size) < before
 
 
 def test_it_can_be_asked_for_when_building():

@@ -101,16 +101,19 @@ class _MixedLinears(torch.autograd.Function):
             rows = slice(done, done + x.shape[0])
             done = rows.stop
             of_layers: list[Tensor] = []
-            grad_x = torch.zeros_like(x)
-            for grad, w in zip(grads, weights, strict=True):
-                of_layers += [grad[rows].T @ x, grad[rows].sum(0)]
+            grad_x = torch.mm(grads[0][rows], weights[0])
+            for grad, w in zip(grads[1:], weights[1:], strict=True):
                 grad_x = grad_x.addmm_(grad[rows], w)
+            for grad in grads:
+                of_layers += [grad[rows].T @ x, grad[rows].sum(0)]
 
             grad_x = grad_x.view(k, *state.shape)
             grad_state = (grad_x * phi.view(k, -1, state.shape[1])).sum(0)
-            grad_phi = grad_x * state
+            grad_phi = grad_x.mul_(state)
             grad_phi = grad_phi.sum(1) if phi.shape[0] == k else grad_phi.flatten(0, 1)
-            grad_pre = torch.where(phi > 0, grad_phi, grad_phi * ctx.embedding.negative_slope)
+            grad_pre = torch.ops.aten.leaky_relu_backward(
+                grad_phi, phi, ctx.embedding.negative_slope, True
+            )
             if ctx.needs_input_grad[1]:
                 grad_tau.append(_grad_tau(grad_pre @ weight, tau_k, ctx.embedding))
             found = [grad_state, grad_pre.T @ cosines, grad_pre.sum(0), *of_layers]

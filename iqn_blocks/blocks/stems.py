@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from iqn_blocks.blocks.dense import Activation, make_activation
+from iqn_blocks.blocks.pool import HalvingMaxPool
 from iqn_blocks.blocks.spectral import SpectralNormConv2d
 from iqn_blocks.functional import Uint8Scaling, normalize_image
 
@@ -123,7 +124,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         residual: Tensor = self.conv2(torch.relu_(self.conv1(torch.relu(x))))
-        return x + residual
+        return residual.add_(x)
 
 
 class ImpalaStage(nn.Module):
@@ -137,7 +138,7 @@ class ImpalaStage(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = _conv(in_channels, out_channels, 3, padding=1, spectral=spectral_norm == "all")
-        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.pool = HalvingMaxPool()
         spectral = spectral_norm is not None
         self.blocks = nn.Sequential(
             ResidualBlock(out_channels, spectral=spectral),

@@ -1,38 +1,108 @@
-"""Native transformer encoders, PyTorch's, as state encoders and heads use them."""
+"""Transformer encoders, as state encoders and heads use them."""
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+class SelfAttention(nn.Module):
+    """Self-attention of ``n_heads`` heads: ``(B, T, d) -> (B, T, d)`` (arXiv:1706.03762, §3.2).
+
+    Parameters, initialisation and values of ``nn.MultiheadAttention``. Queries, keys and values
+    stay views of one product, where PyTorch's module copies them out of it, and their gradients
+    back in, and walks through the sequence first.
+    """
+
+    def __init__(self, d_model: int, n_heads: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.n_heads, self.dropout = n_heads, dropout
+        like = nn.MultiheadAttention(d_model, n_heads)
+        self.in_proj_weight, self.in_proj_bias = like.in_proj_weight, like.in_proj_bias
+        self.out_proj = nn.Linear(d_model, d_model)
+        self.out_proj.load_state_dict(like.out_proj.state_dict())
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, d_model = x.shape
+        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        qkv = qkv.view(batch, tokens, 3, self.n_heads, d_model // self.n_heads)
+        q, k, v = qkv.transpose(1, 3).unbind(2)
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        return out
+
+    def extra_repr(self) -> str:
+        return f"n_heads={self.n_heads}, dropout={self.dropout}"
+
+
+class EncoderLayer(nn.Module):
+    """A post-norm layer with GELU: ``(B, T, d) -> (B, T, d)``, ``ff_dim`` wide in between.
+
+    ``x ← LN(x + attention(x))``, ``x ← LN(x + W₂ GELU(W₁ x + b₁) + b₂)``, with dropout of attention
+    weights, of both summands and after the GELU. Parameters are named as in
+    ``nn.TransformerEncoderLayer``. With ``recompute`` the wide ``GELU(…)`` is computed again in
+    backward instead of being kept.
+    """
+
+    def __init__(self, d_model: int, n_heads: int, ff_dim: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.self_attn = SelfAttention(d_model, n_heads, dropout=dropout)
+        self.linear1 = nn.Linear(d_model, ff_dim)
+        self.linear2 = nn.Linear(ff_dim, d_model)
+        self.norm1 = nn.LayerNorm(d_model)
+        self.norm2 = nn.LayerNorm(d_model)
+        self.dropout = nn.Dropout(dropout)
+        self.recompute = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm1(x + self.dropout(self.self_attn(x)))
+        wide = self.linear1(x)
+        if self.recompute and torch.is_grad_enabled():
+            narrow = checkpoint(self._narrow, wide, use_reentrant=False)
+        else:
+            narrow = self._narrow(wide)
+        out: Tensor = self.norm2(x + self.dropout(narrow))
+        return out
+
+    def _narrow(self, wide: Tensor) -> Tensor:
+        narrow: Tensor = self.linear2(self.dropout(F.gelu(wide)))
+        return narrow
+
+
+class NativeEncoder(nn.Module):
+    """``layers`` one after the other: ``(B, T, d) -> (B, T, d)``."""
+
+    def __init__(self, layers: list[EncoderLayer]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        for layer in self.layers:
+            tokens = layer(tokens)
+        return tokens
 
 
 def native_encoder(
     d_model: int, *, n_layers: int, n_heads: int = 4, ff_mult: int = 4, dropout: float = 0.0
-) -> nn.TransformerEncoder:
-    """A post-norm GELU ``nn.TransformerEncoder``: ``(B, T, d_model) -> (B, T, d_model)``.
+) -> NativeEncoder:
+    """``n_layers`` of :class:`EncoderLayer`: ``(B, T, d_model) -> (B, T, d_model)``.
 
-    Feed-forward width ``max(64, d_model·ff_mult)``. Unlike PyTorch's own stack, whose layers start
-    as copies of one, every layer is initialised on its own.
+    Feed-forward width ``max(64, d_model·ff_mult)``. The values of a post-norm GELU
+    ``nn.TransformerEncoder``, whose layers, however, start as copies of one; here every layer is
+    initialised on its own.
 
     Raises:
         ValueError: ``n_heads`` does not divide ``d_model``.
     """
     if d_model % n_heads:
         raise ValueError(f"n_heads: {n_heads} does not divide d_model = {d_model}")
-
-    def layer() -> nn.TransformerEncoderLayer:
-        return nn.TransformerEncoderLayer(
-            d_model,
-            n_heads,
-            dim_feedforward=max(64, d_model * ff_mult),
-            dropout=dropout,
-            activation="gelu",
-            batch_first=True,
-            norm_first=False,
-        )
-
-    encoder = nn.TransformerEncoder(layer(), n_layers, enable_nested_tensor=False)
-    encoder.layers = nn.ModuleList(layer() for _ in range(n_layers))
-    return encoder
+    ff_dim = max(64, d_model * ff_mult)
+    return NativeEncoder(
+        [EncoderLayer(d_model, n_heads, ff_dim, dropout=dropout) for _ in range(n_layers)]
+    )
 
 
 class IQNTransformerTrunk(nn.Module):
