@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from iqn_blocks.blocks import Head, NoisyLinear, SpectralNormConv2d
 from iqn_blocks.blocks.dense import weight_and_bias
-from iqn_blocks.blocks.packed import PackedLinear
+from iqn_blocks.blocks.packed import Packed, PackedConv2d, PackedLinear, PackedResidualBlock
+from iqn_blocks.blocks.stems import ConvStem, ImpalaStage, ResidualBlock
 from iqn_blocks.functional import hadamard_mix, mean_over_quantiles
 from iqn_blocks.network import IQN, QuantileNetwork
 
@@ -51,7 +52,8 @@ class InferenceIQN(QuantileNetwork):
     phi: Tensor
 
     def __init__(self, net: IQN) -> None:
-        super().__init__(net.config, _plain_copy(net.encoder), copy.deepcopy(net.tau_embedding))
+        encoder = _with_packed_stems(_plain_copy(net.encoder))
+        super().__init__(net.config, encoder, copy.deepcopy(net.tau_embedding))
         self.heads = FoldedHeads(net.value_head, net.advantage_head)
         self.register_buffer("phi", net.tau_embedding(net.acting_tau()).detach())
         self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -75,6 +77,9 @@ class InferenceIQN(QuantileNetwork):
                 [(self.phi, phi)],
             )
         )
+        for layer in self.encoder.modules():
+            if isinstance(layer, Packed):
+                layer.pack()
         self.refresh_heads(net)
 
     @torch.no_grad()
@@ -199,6 +204,24 @@ def _plain_copy(module: Part) -> Part:
                 dtype=layer.weight_mu.dtype,
             )
     return copy.deepcopy(module, memo)
+
+
+def _with_packed_stems(encoder: nn.Module) -> nn.Module:
+    """The encoder with the convolutions of its stems packed, in place, under the same names."""
+    for module in list(encoder.modules()):
+        if isinstance(module, ConvStem):
+            slope = getattr(module.activation, "negative_slope", 0.0)
+            module.convs = nn.ModuleList(
+                PackedConv2d(cast(nn.Conv2d, conv), negative_slope=slope) for conv in module.convs
+            )
+            module.activation = nn.Identity()
+        elif isinstance(module, ImpalaStage):
+            module.add_module("conv", PackedConv2d(module.conv))
+            blocks = [cast(ResidualBlock, block) for block in module.blocks]
+            module.blocks = nn.Sequential(
+                *(PackedResidualBlock(block.conv1, block.conv2) for block in blocks)
+            )
+    return encoder
 
 
 def _copies(folded: nn.Module, live: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
