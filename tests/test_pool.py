@@ -1,4 +1,5 @@
 """The max-pool that keeps positions alone, against PyTorch's."""
+
 from __future__ import annotations
 
 import pytest
