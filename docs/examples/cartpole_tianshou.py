@@ -1,4 +1,4 @@
-"""CartPole-v1 with tianshou's own IQN, from our float-only network or from tianshou's.
+"""CartPole-v1 with tianshou's own IQN, from our float-only network and from tianshou's beside it.
 
 python docs/examples/cartpole_tianshou.py [seed ...]
 """
@@ -34,6 +34,7 @@ MAX_EPOCHS, EPOCH_STEPS, TEST_EPISODES = 50, 2048, 30
 REWARD_SCALE = 0.02  # in training: values below 2, where the loss is quadratic
 EVALUATION_SEED, TEST_SEED = 10_000, 20_000  # episodes that no training run sees
 SOLVED, ENOUGH = 475, 495
+INPUTS_STD = [1.0, 1.0, 0.1, 1.0]  # cart position and speed, pole angle and speed
 
 
 class Run(NamedTuple):
@@ -54,7 +55,7 @@ def our_model() -> nn.Module:
     config = config_from_spaces(
         env.observation_space,
         env.action_space,
-        float_inputs_std=[1.0, 1.0, 0.1, 1.0],  # cart position and speed, pole angle and speed
+        float_inputs_std=INPUTS_STD,
         nn={
             "float": {"mlp": {"hidden_dim": 128}},
             "iqn": {"embedding_dimension": 32},
@@ -70,6 +71,24 @@ def their_model() -> nn.Module:
     return ImplicitQuantileNetwork(
         preprocess_net=features, action_shape=2, hidden_sizes=[256], num_cosines=32
     )
+
+
+class Scaled(nn.Module):
+    """Its own network with inputs scaled as ours are, so that the rest is compared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = their_model()
+
+    def forward(self, obs: Any, **settings: Any) -> Any:
+        return self.model(torch.as_tensor(obs) / torch.tensor(INPUTS_STD), **settings)
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "ours": our_model,
+    "tianshou's": their_model,
+    "tianshou's, inputs scaled": Scaled,
+}
 
 
 def algorithm_of(model: nn.Module) -> IQN:
@@ -167,7 +186,7 @@ def mean_return(policy: IQNPolicy, episodes: int = 100, seed: int = TEST_SEED) -
 if __name__ == "__main__":
     torch.set_num_threads(1)  # the networks are far too small for more
     for seed in [int(word) for word in sys.argv[1:]] or SEEDS:
-        for name, make in {"ours": our_model, "tianshou's": their_model}.items():
+        for name, make in MODELS.items():
             run = train(make, seed)
             print(
                 f"seed {seed}, {name}: {run.steps_to_solve()} steps to {SOLVED}, mean return "
