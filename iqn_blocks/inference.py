@@ -125,10 +125,10 @@ class FoldedHeads(nn.Module):
         first = [head.first_hidden for head in (value, advantage)]
         self.split = [len(weight_and_bias(layer.linear)[1]) for layer in first]
         # One activation over both heads serves where nothing but it follows the first Linear.
-        plain = all(isinstance(layer.norm, nn.Identity) for layer in first)
+        plain = all(layer.norm is None for layer in first)
         self.joint = plain and len(value.hidden) == len(advantage.hidden) == 1
-        slope = getattr(first[0].activation, "negative_slope", 0.0) if self.joint else None
-        with_trunk = any(not isinstance(h.trunk, nn.Identity) for h in (value, advantage))
+        slope = first[0].negative_slope if self.joint else None
+        with_trunk = any(head.trunk is not None for head in (value, advantage))
         self.first = None
         if not with_trunk:
             self.first = PackedLinear(*self._stacked(value, advantage), negative_slope=slope)
@@ -210,11 +210,11 @@ def _with_packed_stems(encoder: nn.Module) -> nn.Module:
     """The encoder with the convolutions of its stems packed, in place, under the same names."""
     for module in list(encoder.modules()):
         if isinstance(module, ConvStem):
-            slope = getattr(module.activation, "negative_slope", 0.0)
+            slope = module.activation.negative_slope
             module.convs = nn.ModuleList(
                 PackedConv2d(cast(nn.Conv2d, conv), negative_slope=slope) for conv in module.convs
             )
-            module.activation = nn.Identity()
+            module.add_module("activation", nn.Identity())
         elif isinstance(module, ImpalaStage):
             module.add_module("conv", PackedConv2d(module.conv))
             blocks = [cast(ResidualBlock, block) for block in module.blocks]

@@ -208,7 +208,7 @@ class IQN(QuantileNetwork):
 
     @recompute.setter
     def recompute(self, on: bool) -> None:
-        if on and not all(isinstance(h.trunk, nn.Identity) for h in self._heads()):
+        if on and not all(head.trunk is None for head in self._heads()):
             raise ValueError(
                 "recompute: needs mlp in both decoder slots; a transformer slot keeps its input "
                 "anyway"

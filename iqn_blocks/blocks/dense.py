@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iqn_blocks.blocks.noisy import NoisyLinear
@@ -11,20 +12,16 @@ from iqn_blocks.blocks.noisy import NoisyLinear
 Activation = Literal["leaky_relu", "relu"]
 
 
-def make_activation(name: Activation) -> nn.Module:
-    """``LeakyReLU`` with slope 0.01, or ``ReLU``, in place: its input must be a fresh result.
-
-    Working in place, the backward keeps one tensor of the pair instead of two.
+def slope_below_zero(activation: Activation) -> float:
+    """What a negative input is multiplied by: 0.01 for a leaky ReLU, 0 for a ReLU.
 
     Raises:
         ValueError: another name.
     """
-    if name == "leaky_relu":
-        return nn.LeakyReLU(0.01, inplace=True)
-    if name == "relu":
-        return nn.ReLU(inplace=True)
-    accepted = ", ".join(map(repr, get_args(Activation)))
-    raise ValueError(f"activation: got {name!r}, accepted are {accepted}")
+    if activation not in get_args(Activation):
+        accepted = ", ".join(map(repr, get_args(Activation)))
+        raise ValueError(f"activation: got {activation!r}, accepted are {accepted}")
+    return 0.01 if activation == "leaky_relu" else 0.0
 
 
 def make_linear(in_dim: int, out_dim: int, *, noisy: bool, sigma0: float) -> nn.Module:
@@ -58,13 +55,17 @@ class HiddenLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.linear = make_linear(in_dim, out_dim, noisy=noisy, sigma0=sigma0)
-        self.norm = nn.LayerNorm(out_dim) if layer_norm else nn.Identity()
-        self.activation = make_activation(activation)
+        self.norm = nn.LayerNorm(out_dim) if layer_norm else None
+        self.negative_slope = slope_below_zero(activation)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.finish(self.linear(x))
 
     def finish(self, linear_out: Tensor) -> Tensor:
         """What follows the Linear: ``activation([LayerNorm](linear_out))``."""
-        hidden: Tensor = self.activation(self.norm(linear_out))
-        return hidden
+        hidden = linear_out if self.norm is None else self.norm(linear_out)
+        # In place, on a fresh result: backward then keeps one tensor of the pair instead of two.
+        return F.leaky_relu_(hidden, self.negative_slope)
+
+    def extra_repr(self) -> str:
+        return f"negative_slope={self.negative_slope}"

@@ -35,7 +35,7 @@ class Head(nn.Module):
     ) -> None:
         super().__init__()
         self.out_shape = out_shape
-        self.trunk = nn.Identity() if trunk is None else trunk
+        self.trunk = trunk
         widths = [in_dim if trunk is None else trunk.d_model, *hidden_dims]
         self.hidden = nn.Sequential(
             *(
@@ -65,7 +65,7 @@ class Head(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Hidden features before the readout: ``(R, D) -> (R, hidden_dims[-1])``."""
-        features: Tensor = self.hidden(self.trunk(x))
+        features: Tensor = self.hidden(x if self.trunk is None else self.trunk(x))
         return features
 
     def finish(self, linear_out: Tensor) -> Tensor:

@@ -39,7 +39,8 @@ def orthogonal_(module: nn.Module, gain: float = LEAKY_RELU_GAIN) -> None:
 
 def orthogonal_head_(head: Head) -> None:
     """Gain ``√(2 / (1 + 0.01²))`` for trunk and hidden layers of ``head``, 1 for the readout."""
-    orthogonal_(head.trunk)
+    if head.trunk is not None:
+        orthogonal_(head.trunk)
     orthogonal_(head.hidden)
     orthogonal_(head.readout, gain=1.0)
 

@@ -8,7 +8,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from iqn_blocks.blocks.dense import Activation, make_activation
+from iqn_blocks.blocks.dense import Activation, slope_below_zero
 from iqn_blocks.blocks.pool import HalvingMaxPool
 from iqn_blocks.blocks.spectral import SpectralNormConv2d
 from iqn_blocks.functional import Uint8Scaling, normalize_image
@@ -102,7 +102,7 @@ class ConvStem(ImageStem):
             )
             channels = out_channels
         self.convs = nn.ModuleList(convs)
-        self.activation = make_activation(activation)
+        self.activation = nn.LeakyReLU(slope_below_zero(activation), inplace=True)
 
     @property
     def first_conv(self) -> nn.Conv2d:

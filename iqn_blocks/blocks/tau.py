@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iqn_blocks.blocks.dense import Activation, make_activation
+from iqn_blocks.blocks.dense import Activation, slope_below_zero
 from iqn_blocks.functional import cosine_features, wide_dtype
 
 
@@ -26,17 +27,15 @@ class TauEmbedding(nn.Module):
         super().__init__()
         self.embedding_dimension = embedding_dimension
         self.cosine_start = cosine_start
-        self.negative_slope = 0.01 if activation == "leaky_relu" else 0.0
+        self.negative_slope = slope_below_zero(activation)
         self.projection = nn.Linear(embedding_dimension, state_dim)
-        self.activation = make_activation(activation)
 
     def forward(self, tau: Tensor) -> Tensor:
         dtype = self.projection.weight.dtype
         cosines = cosine_features(
             tau.to(wide_dtype(dtype)), self.embedding_dimension, self.cosine_start
         )
-        phi: Tensor = self.activation(self.projection(cosines.to(dtype)))
-        return phi
+        return F.leaky_relu_(self.projection(cosines.to(dtype)), self.negative_slope)
 
     def extra_repr(self) -> str:
         last = self.cosine_start + self.embedding_dimension - 1

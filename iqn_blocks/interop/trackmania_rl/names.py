@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from torch import nn
-
 from iqn_blocks.blocks import Head
 from iqn_blocks.config import Config, route, vision_branch
 from iqn_blocks.interop._naming import SPECTRAL_HOOK, Naming
@@ -37,7 +35,7 @@ def _head(
     head: Head, ours: str, theirs: str, readout: str | None, layer_norm: bool
 ) -> Iterator[tuple[str, str]]:
     """One sequence: [trunk], (Linear, [LayerNorm], activation)…, readout."""
-    has_trunk = not isinstance(head.trunk, nn.Identity)
+    has_trunk = head.trunk is not None
     if has_trunk:
         yield f"{ours}.trunk.encoder", f"{theirs}.0.enc"
     position = 1 if has_trunk else 0
