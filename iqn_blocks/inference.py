@@ -104,7 +104,7 @@ class InferenceIQN(QuantileNetwork):
         """As :meth:`IQN.mean_values`; hidden features are averaged, since the readout is linear."""
         phi = self.phi if tau is None else self.tau_embedding(tau)
         features = self.heads.features(hadamard_mix(state, phi, len(phi)))
-        return self.heads.read_out(mean_over_quantiles(features, len(phi)))
+        return self.heads.read_out(_mean_over_quantiles(features, len(phi)))
 
 
 class FoldedHeads(nn.Module):
@@ -182,6 +182,15 @@ class FoldedHeads(nn.Module):
     def _stacked(self, value: Head, advantage: Head) -> tuple[Tensor, Tensor]:
         layers = [weight_and_bias(head.first_hidden.linear) for head in (value, advantage)]
         return torch.cat([weight for weight, _ in layers]), torch.cat([bias for _, bias in layers])
+
+
+def _mean_over_quantiles(features: Tensor, k: int) -> Tensor:
+    """``(K·B, H) -> (B, H)``."""
+    if features.dtype != torch.float32:  # where 1 / K may have few digits
+        return mean_over_quantiles(features, k)
+    # A product takes a third of the time of a sum and a division.
+    weights = features.new_full((1, k), 1 / k)
+    return (weights @ features.view(k, -1)).view(-1, features.shape[1])
 
 
 def _plain_copy(module: Part) -> Part:

@@ -57,8 +57,10 @@ class NoisyLinear(nn.Module):
     def effective_weight(self) -> tuple[Tensor, Tensor]:
         """Weight ``(out, in)`` and bias ``(out,)`` under the noise of the moment."""
         # Scaling by one vector after the other keeps the out×in noise out of the backward's memory.
-        noise = self.weight_sigma * self.epsilon_in * self.epsilon_out[:, None]
-        return self.weight_mu + noise, self.bias_mu + self.bias_sigma * self.epsilon_out
+        weight = torch.addcmul(
+            self.weight_mu, self.weight_sigma * self.epsilon_in, self.epsilon_out[:, None]
+        )
+        return weight, torch.addcmul(self.bias_mu, self.bias_sigma, self.epsilon_out)
 
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self.effective_weight()
