@@ -218,13 +218,13 @@ def _plain_copy(module: Part) -> Part:
 def _with_packed_stems(encoder: nn.Module) -> nn.Module:
     """The encoder with the convolutions of its stems packed, in place, under the same names."""
     for module in list(encoder.modules()):
-        if isinstance(module, ConvStem):
+        if type(module) is ConvStem:  # a subclass may use its layers in another way
             slope = module.activation.negative_slope
             module.convs = nn.ModuleList(
                 PackedConv2d(cast(nn.Conv2d, conv), negative_slope=slope) for conv in module.convs
             )
             module.add_module("activation", nn.Identity())
-        elif isinstance(module, ImpalaStage):
+        elif type(module) is ImpalaStage:
             module.add_module("conv", PackedConv2d(module.conv))
             blocks = [cast(ResidualBlock, block) for block in module.blocks]
             module.blocks = nn.Sequential(
