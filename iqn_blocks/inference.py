@@ -126,6 +126,7 @@ class FoldedHeads(nn.Module):
         self.split = [len(weight_and_bias(layer.linear)[1]) for layer in first]
         # One activation over both heads serves where nothing but it follows the first Linear.
         plain = all(layer.norm is None for layer in first)
+        plain = plain and first[0].negative_slope == first[1].negative_slope
         self.joint = plain and len(value.hidden) == len(advantage.hidden) == 1
         slope = first[0].negative_slope if self.joint else None
         with_trunk = any(head.trunk is not None for head in (value, advantage))
@@ -186,7 +187,8 @@ class FoldedHeads(nn.Module):
 
 def _mean_over_quantiles(features: Tensor, k: int) -> Tensor:
     """``(K·B, H) -> (B, H)``."""
-    if features.dtype != torch.float32:  # where 1 / K may have few digits
+    autocast = torch.is_autocast_enabled(features.device.type)
+    if features.dtype != torch.float32 or autocast:  # where 1 / K may have few digits
         return mean_over_quantiles(features, k)
     # A product takes a third of the time of a sum and a division.
     weights = features.new_full((1, k), 1 / k)
@@ -216,21 +218,39 @@ def _plain_copy(module: Part) -> Part:
 
 
 def _with_packed_stems(encoder: nn.Module) -> nn.Module:
-    """The encoder with the convolutions of its stems packed, in place, under the same names."""
+    """The encoder with the convolutions of its stems packed, in place, under the same names.
+
+    What was replaced by something of the user's own, or carries hooks, stays as it is.
+    """
     for module in list(encoder.modules()):
-        if type(module) is ConvStem:  # a subclass may use its layers in another way
-            slope = module.activation.negative_slope
+        if type(module) is ConvStem and all(map(_can_pack, module.convs)):
+            slope = getattr(module.activation, "negative_slope", 0.0)
             module.convs = nn.ModuleList(
                 PackedConv2d(cast(nn.Conv2d, conv), negative_slope=slope) for conv in module.convs
             )
             module.add_module("activation", nn.Identity())
-        elif type(module) is ImpalaStage:
+        elif type(module) is ImpalaStage and _can_pack(module.conv):
+            blocks = [block for block in module.blocks if type(block) is ResidualBlock]
+            convs = [conv for block in blocks for conv in (block.conv1, block.conv2)]
+            if len(blocks) < len(module.blocks) or not all(map(_can_pack, convs)):
+                continue
             module.add_module("conv", PackedConv2d(module.conv))
-            blocks = [cast(ResidualBlock, block) for block in module.blocks]
             module.blocks = nn.Sequential(
                 *(PackedResidualBlock(block.conv1, block.conv2) for block in blocks)
             )
     return encoder
+
+
+def _can_pack(conv: nn.Module) -> bool:
+    return (
+        type(conv) is nn.Conv2d
+        and conv.bias is not None
+        and conv.groups == 1
+        and conv.dilation == (1, 1)
+        and conv.padding_mode == "zeros"
+        and not conv._forward_hooks
+        and not conv._forward_pre_hooks
+    )
 
 
 def _copies(folded: nn.Module, live: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:

@@ -202,7 +202,8 @@ class IQN(QuantileNetwork):
     def recompute(self) -> bool:
         """Whether wide tensors are computed again in backward instead of being kept for it.
 
-        These are ``φ``, ``s ⊙ φ`` and the feed-forward activations of native transformer layers.
+        These are ``φ``, ``s ⊙ φ`` and the feed-forward activations of native transformer layers;
+        the latter do not work under ``torch.func.grad``.
         """
         return self._recompute
 

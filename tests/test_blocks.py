@@ -318,3 +318,8 @@ def test_packed_linear(dtype, rows, slope):
     torch.testing.assert_close(layer(x), expected(), atol=2 * tolerance, rtol=tolerance)
     assert layer.float()(x.float()).dtype == torch.float32
     assert layer(x.float().requires_grad_()).requires_grad
+
+
+def test_relu_of_minus_infinity_is_zero():
+    layer = blocks.HiddenLayer(2, 2, activation="relu")
+    assert layer.finish(torch.tensor([[-torch.inf, 1.0]])).tolist() == [[0.0, 1.0]]

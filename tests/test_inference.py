@@ -11,6 +11,7 @@ import iqn_blocks
 from iqn_blocks import optimize_for_inference
 from iqn_blocks.blocks import NoisyLinear, SpectralNormConv2d
 from iqn_blocks.blocks.packed import PackedConv2d
+from iqn_blocks.blocks.stems import ResidualBlock
 from tests.configs import tiny, tiny_btr, tiny_float, tiny_image, tiny_multimodal, tiny_transformer
 
 TRANSFORMER = {"transformer": {"d_model": 4, "n_heads": 2}}
@@ -159,3 +160,55 @@ def test_the_image_is_not_written_to():
     before = img.clone()
     fast.q_values(img, floats)
     assert torch.equal(img, before)
+
+
+def doubled(stage):
+    class Doubled(ResidualBlock):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    stage.blocks[0].__class__ = Doubled
+
+
+@pytest.mark.parametrize(
+    ("config", "change"),
+    [
+        (tiny(), lambda stem: stem.convs[0].register_forward_hook(lambda *call: 2 * call[2])),
+        (tiny(), lambda stem: torch.nn.utils.parametrizations.weight_norm(stem.convs[0])),
+        (tiny_btr(), lambda stem: doubled(stem.stages[0])),
+    ],
+    ids=["hook", "parametrized", "own block"],
+)
+def test_what_the_user_put_into_a_stem_is_kept(config, change):
+    net = iqn_blocks.build(config).eval()
+    change(net.encoder.stem)
+    inputs = net.example_inputs(2)
+    fast = optimize_for_inference(net)
+    torch.testing.assert_close(fast.q_values(*inputs), net.q_values(*inputs).detach())
+
+
+@pytest.mark.parametrize("config", [tiny(), tiny_btr()], ids=["classic", "btr"])
+def test_export_with_a_dynamic_batch(config):
+    fast = optimize_for_inference(iqn_blocks.build(config))
+    batch = torch.export.Dim("batch", min=1, max=4096)
+
+    class Acting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fast = fast
+
+        def forward(self, img, floats):
+            return self.fast.q_values(img, floats)
+
+    program = torch.export.export(
+        Acting(), fast.example_inputs(20), dynamic_shapes=({0: batch}, {0: batch})
+    )
+    inputs = fast.example_inputs(33)
+    torch.testing.assert_close(program.module()(*inputs), fast.q_values(*inputs))
+
+
+def test_loaded_weights_are_packed():
+    one, other = (optimize_for_inference(iqn_blocks.build(tiny_btr())) for i in (0, 1))
+    inputs = one.example_inputs(2)
+    other.load_state_dict(one.state_dict())
+    torch.testing.assert_close(other.q_values(*inputs), one.q_values(*inputs))

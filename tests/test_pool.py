@@ -35,3 +35,16 @@ def test_the_input_is_not_kept():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         HalvingMaxPool()(x)
     assert [t.dtype for t in kept] == [torch.int64]
+
+
+def test_forward_mode():
+    x, tangent = torch.randn(2, 2, 2, 5, 6, dtype=torch.float64)
+    found, wanted = (
+        torch.func.jvp(pool, (x,), (tangent,))[1]
+        for pool in (HalvingMaxPool(), nn.MaxPool2d(3, 2, 1))
+    )
+    assert torch.equal(found, wanted)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x.requires_grad_(), tangent)
+        out = torch.autograd.forward_ad.unpack_dual(HalvingMaxPool()(dual))
+    assert torch.equal(out.tangent, wanted)

@@ -37,6 +37,14 @@ def weight_and_bias(linear: nn.Module) -> tuple[Tensor, Tensor]:
     return linear.weight, linear.bias
 
 
+def activate_(x: Tensor, negative_slope: float) -> Tensor:
+    """The leaky ReLU of a fresh result, in place; a ReLU for slope 0.
+
+    Backward then keeps one tensor of the pair instead of two.
+    """
+    return F.leaky_relu_(x, negative_slope) if negative_slope else F.relu_(x)
+
+
 class HiddenLayer(nn.Module):
     """``activation([LayerNorm](Linear(x)))``: ``(…, in_dim) -> (…, out_dim)``.
 
@@ -64,8 +72,7 @@ class HiddenLayer(nn.Module):
     def finish(self, linear_out: Tensor) -> Tensor:
         """What follows the Linear: ``activation([LayerNorm](linear_out))``."""
         hidden = linear_out if self.norm is None else self.norm(linear_out)
-        # In place, on a fresh result: backward then keeps one tensor of the pair instead of two.
-        return F.leaky_relu_(hidden, self.negative_slope)
+        return activate_(hidden, self.negative_slope)
 
     def extra_repr(self) -> str:
         return f"negative_slope={self.negative_slope}"

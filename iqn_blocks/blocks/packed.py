@@ -71,6 +71,10 @@ class Packed(nn.Module):
         self.pack()
         return self
 
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self.pack()
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_packed": None}
 
@@ -117,8 +121,7 @@ class PackedConv2d(Packed):
 
     def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
         """The convolution, or its sum with ``add_to``, which may be overwritten by it."""
-        few = x.shape[0] * x.shape[2] * x.shape[3] < _FEWEST_POSITIONS * self.stride[0] ** 2
-        if few or self._is_plain(x):
+        if self._is_plain(x) or self._has_few_positions(x):
             y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
             return self._activate(y) if add_to is None else y.add_(add_to)
         geometry = self.padding, self.stride, [1, 1], 1
@@ -127,6 +130,9 @@ class PackedConv2d(Packed):
             return packed(x, self._packed, self.bias, *geometry, *self._fused())
         add: Callable[..., Tensor] = torch.ops.mkldnn._convolution_pointwise_.binary
         return add(add_to, x, self._packed, self.bias, *geometry, "add", 1.0, None, [], None)
+
+    def _has_few_positions(self, x: Tensor) -> bool:
+        return x.shape[0] * x.shape[2] * x.shape[3] < _FEWEST_POSITIONS * self.stride[0] ** 2
 
     def _reordered(self, weight: Tensor) -> Tensor:
         reorder: Callable[..., Tensor] = torch.ops.mkldnn._reorder_convolution_weight

@@ -38,7 +38,13 @@ class _HalvingMaxPool(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(output[1])
+        ctx.save_for_forward(output[1])
         ctx.size = inputs[0].shape
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> tuple[Tensor, None]:
+        (positions,) = ctx.saved_tensors
+        return tangent.flatten(2).gather(2, positions.flatten(2)).view(positions.shape), None
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> Tensor:

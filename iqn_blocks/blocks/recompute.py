@@ -103,13 +103,13 @@ class _MixedLinears(torch.autograd.Function):
             of_layers: list[Tensor] = []
             grad_x = torch.mm(grads[0][rows], weights[0])
             for grad, w in zip(grads[1:], weights[1:], strict=True):
-                grad_x = grad_x.addmm_(grad[rows], w)
+                grad_x = torch.addmm(grad_x, grad[rows], w)
             for grad in grads:
                 of_layers += [grad[rows].T @ x, grad[rows].sum(0)]
 
             grad_x = grad_x.view(k, *state.shape)
             grad_state = (grad_x * phi.view(k, -1, state.shape[1])).sum(0)
-            grad_phi = grad_x.mul_(state)
+            grad_phi = grad_x * state
             grad_phi = grad_phi.sum(1) if phi.shape[0] == k else grad_phi.flatten(0, 1)
             grad_pre = torch.ops.aten.leaky_relu_backward(
                 grad_phi, phi, ctx.embedding.negative_slope, True

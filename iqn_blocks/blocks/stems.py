@@ -102,7 +102,8 @@ class ConvStem(ImageStem):
             )
             channels = out_channels
         self.convs = nn.ModuleList(convs)
-        self.activation = nn.LeakyReLU(slope_below_zero(activation), inplace=True)
+        slope = slope_below_zero(activation)
+        self.activation = nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)
 
     @property
     def first_conv(self) -> nn.Conv2d:

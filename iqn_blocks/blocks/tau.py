@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iqn_blocks.blocks.dense import Activation, slope_below_zero
+from iqn_blocks.blocks.dense import Activation, activate_, slope_below_zero
 from iqn_blocks.functional import cosine_features, wide_dtype
 
 
@@ -35,7 +34,7 @@ class TauEmbedding(nn.Module):
         cosines = cosine_features(
             tau.to(wide_dtype(dtype)), self.embedding_dimension, self.cosine_start
         )
-        return F.leaky_relu_(self.projection(cosines.to(dtype)), self.negative_slope)
+        return activate_(self.projection(cosines.to(dtype)), self.negative_slope)
 
     def extra_repr(self) -> str:
         last = self.cosine_start + self.embedding_dimension - 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -60,8 +59,13 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm1(x + self.dropout(self.self_attn(x)))
         wide = self.linear1(x)
-        if self.recompute and torch.is_grad_enabled():
-            narrow = checkpoint(self._narrow, wide, use_reentrant=False)
+        if self.recompute and wide.requires_grad:
+            narrow = checkpoint(
+                self._narrow,
+                wide,
+                use_reentrant=False,
+                preserve_rng_state=self.training and self.dropout.p > 0,
+            )
         else:
             narrow = self._narrow(wide)
         out: Tensor = self.norm2(x + self.dropout(narrow))
