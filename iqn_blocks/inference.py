@@ -123,7 +123,7 @@ class FoldedHeads(nn.Module):
         self.advantage = _plain_copy(advantage)
         self.out_shape = advantage.out_shape
         first = [head.first_hidden for head in (value, advantage)]
-        self.split = [len(weight_and_bias(layer.linear)[1]) for layer in first]
+        self.value_width = len(weight_and_bias(first[0].linear)[1])
         # One activation over both heads serves where nothing but it follows the first Linear.
         plain = all(layer.norm is None for layer in first)
         plain = plain and first[0].negative_slope == first[1].negative_slope
@@ -147,7 +147,10 @@ class FoldedHeads(nn.Module):
         linear_out: Tensor = self.first(x)
         if self.joint:
             return linear_out
-        v, a = torch.split(linear_out, self.split, dim=1)
+        parts = [linear_out[:, : self.value_width], linear_out[:, self.value_width :]]
+        if linear_out.requires_grad:  # views of one tensor may not be activated in place
+            parts = [part.clone() for part in parts]
+        v, a = parts
         return torch.cat([self.value.finish(v), self.advantage.finish(a)], dim=1)
 
     def read_out(self, features: Tensor) -> Tensor:

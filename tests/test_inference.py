@@ -212,3 +212,25 @@ def test_loaded_weights_are_packed():
     inputs = one.example_inputs(2)
     other.load_state_dict(one.state_dict())
     torch.testing.assert_close(other.q_values(*inputs), one.q_values(*inputs))
+
+
+def test_gradients_of_the_inputs(net):
+    fast = optimize_for_inference(net)
+    given = [x for x in net.example_inputs(2) if x is not None]
+
+    def gradients(network):
+        leaves = [x.clone().requires_grad_() for x in given]
+        inputs = iter(leaves)
+        img, floats = (None if x is None else next(inputs) for x in net.example_inputs(2))
+        q = network.q_values(img, floats)
+        return torch.autograd.grad(q.square().sum(), leaves)
+
+    torch.testing.assert_close(gradients(fast), gradients(net), rtol=1e-3, atol=1e-6)
+
+
+def test_heads_of_different_activations_are_not_one():
+    net = iqn_blocks.build(tiny_float()).eval()
+    net.value_head.first_hidden.negative_slope = 0.5
+    inputs = net.example_inputs(2)
+    fast = optimize_for_inference(net)
+    torch.testing.assert_close(fast.q_values(*inputs), net.q_values(*inputs).detach())

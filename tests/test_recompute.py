@@ -97,6 +97,18 @@ def test_the_feed_forward_activations_of_native_layers_are_not_kept():
     assert saved_elements(net, inputs, tau).count(size) < before
 
 
+def test_batched_gradients_of_one_output():
+    net = build("classic")
+    tau, state = torch.rand(4, 1), torch.rand(3, net.state_dim, requires_grad=True)
+    outputs = net._mixed_linears(state, tau, 4)
+    grads = torch.randn(2, *outputs[1].shape)
+    found = torch.autograd.grad(outputs[1], state, grads, is_grads_batched=True, retain_graph=True)
+    for one, grad in zip(found[0], grads, strict=True):
+        torch.testing.assert_close(
+            one, torch.autograd.grad(outputs[1], state, grad, retain_graph=True)[0]
+        )
+
+
 def test_it_can_be_asked_for_when_building():
     assert not iqn_blocks.build(tiny_float()).recompute
     assert iqn_blocks.build(tiny_float(), recompute=True).recompute

@@ -49,6 +49,9 @@ class HiddenLayer(nn.Module):
     """``activation([LayerNorm](Linear(x)))``: ``(…, in_dim) -> (…, out_dim)``.
 
     ``noisy`` makes the Linear a :class:`NoisyLinear` with ``sigma0``.
+
+    Raises:
+        ValueError: an unknown activation.
     """
 
     def __init__(

@@ -9,12 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iqn_blocks.blocks.dense import activate_
+
 # Below so many output positions, PyTorch's own small convolution is faster than oneDNN's.
 _FEWEST_POSITIONS = 128
 
 
 class Packed(nn.Module):
-    """A layer whose ``weight`` and ``bias`` are buffers that change only with :meth:`pack`.
+    """A layer whose ``weight`` and ``bias`` are buffers; after writing to them call :meth:`pack`.
 
     With ``negative_slope`` a leaky ReLU follows (a ReLU for 0), in the same kernel where it can.
 
@@ -58,11 +60,13 @@ class Packed(nn.Module):
         )
 
     def _activate(self, y: Tensor) -> Tensor:
-        return y if self.negative_slope is None else F.leaky_relu_(y, self.negative_slope)
+        return y if self.negative_slope is None else activate_(y, self.negative_slope)
 
     def _fused(self) -> tuple[str, list[float], str]:
         slope = self.negative_slope
-        return ("none", [], "") if slope is None else ("leaky_relu", [slope], "")
+        if slope is None:
+            return "none", [], ""
+        return ("leaky_relu", [slope], "") if slope else ("relu", [], "")
 
     # The packed copy has no storage of its own to move, copy or pickle: it is made again.
 

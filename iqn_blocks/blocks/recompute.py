@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from iqn_blocks.blocks.dense import activate_
 from iqn_blocks.blocks.tau import TauEmbedding
 from iqn_blocks.functional import cosine_features, hadamard_mix, wide_dtype
 
@@ -152,4 +153,4 @@ def _grad_tau(grad_cosines: Tensor, tau: Tensor, embedding: _Embedding) -> Tenso
 def _phi(tau: Tensor, weight: Tensor, bias: Tensor, embedding: _Embedding) -> tuple[Tensor, Tensor]:
     """The cosines, and ``φ`` after its activation."""
     cosines = cosine_features(tau, embedding.dimension, embedding.cosine_start).to(weight.dtype)
-    return cosines, F.leaky_relu_(F.linear(cosines, weight, bias), embedding.negative_slope)
+    return cosines, activate_(F.linear(cosines, weight, bias), embedding.negative_slope)

@@ -13,6 +13,9 @@ class SelfAttention(nn.Module):
     Parameters, initialisation and values of ``nn.MultiheadAttention``. Queries, keys and values
     stay views of one product, where PyTorch's module copies them out of it, and their gradients
     back in, and walks through the sequence first.
+
+    Raises:
+        AssertionError: ``n_heads`` does not divide ``d_model``.
     """
 
     def __init__(self, d_model: int, n_heads: int, *, dropout: float = 0.0) -> None:
