@@ -11,6 +11,7 @@ from torch import nn
 
 from iqn_blocks import blocks
 from iqn_blocks.blocks.packed import PackedLinear
+from iqn_blocks.blocks.transformer import SelfAttention
 
 
 def _singular_value(conv: nn.Conv2d) -> float:
@@ -323,3 +324,12 @@ def test_packed_linear(dtype, rows, slope):
 def test_relu_of_minus_infinity_is_zero():
     layer = blocks.HiddenLayer(2, 2, activation="relu")
     assert layer.finish(torch.tensor([[-torch.inf, 1.0]])).tolist() == [[0.0, 1.0]]
+
+
+def test_dropout_of_attention_weights():
+    attention = SelfAttention(8, 2, dropout=0.5)
+    x = torch.randn(2, 5, 8)
+    assert not torch.equal(attention(x), attention(x))
+    plain = nn.MultiheadAttention(8, 2, dropout=0.5, batch_first=True).eval()
+    plain.load_state_dict(attention.state_dict())
+    torch.testing.assert_close(attention.eval()(x), plain(x, x, x)[0])

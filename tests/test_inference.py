@@ -12,6 +12,7 @@ from iqn_blocks import optimize_for_inference
 from iqn_blocks.blocks import NoisyLinear, SpectralNormConv2d
 from iqn_blocks.blocks.packed import PackedConv2d
 from iqn_blocks.blocks.stems import ResidualBlock
+from iqn_blocks.inference import _mean_over_quantiles
 from tests.configs import tiny, tiny_btr, tiny_float, tiny_image, tiny_multimodal, tiny_transformer
 
 TRANSFORMER = {"transformer": {"d_model": 4, "n_heads": 2}}
@@ -234,3 +235,10 @@ def test_heads_of_different_activations_are_not_one():
     inputs = net.example_inputs(2)
     fast = optimize_for_inference(net)
     torch.testing.assert_close(fast.q_values(*inputs), net.q_values(*inputs).detach())
+
+
+def test_the_mean_over_levels_keeps_its_digits_under_autocast():
+    features = torch.randn(10 * 2, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        mean = _mean_over_quantiles(features, 10)
+    torch.testing.assert_close(mean, features.view(10, 2, 3).mean(0))
