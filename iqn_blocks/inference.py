@@ -5,16 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iqn_blocks.blocks import Head, NoisyLinear, SpectralNormConv2d
-from iqn_blocks.blocks.dense import weight_and_bias
-from iqn_blocks.blocks.packed import Packed, PackedConv2d, PackedLinear, PackedResidualBlock
-from iqn_blocks.blocks.stems import ConvStem, ImpalaStage, ResidualBlock
+from iqn_blocks.blocks.acting import Acting, PairNorm, make_acting, pack
+from iqn_blocks.blocks.dense import HiddenLayer, weight_and_bias
+from iqn_blocks.blocks.packed import Step
 from iqn_blocks.functional import hadamard_mix, mean_over_quantiles
 from iqn_blocks.network import IQN, QuantileNetwork
 
@@ -49,16 +49,14 @@ class InferenceIQN(QuantileNetwork):
     :func:`~iqn_blocks.describe` the network that it was made from.
     """
 
-    phi: Tensor
-
     def __init__(self, net: IQN) -> None:
-        encoder = _with_packed_stems(_plain_copy(net.encoder))
-        super().__init__(net.config, encoder, copy.deepcopy(net.tau_embedding))
-        self.heads = FoldedHeads(net.value_head, net.advantage_head)
-        self.register_buffer("phi", net.tau_embedding(net.acting_tau()).detach())
+        super().__init__(net.config, _plain_copy(net.encoder), copy.deepcopy(net.tau_embedding))
+        phi = net.tau_embedding(net.acting_tau()).detach()
+        self.heads = FoldedHeads(net.value_head, net.advantage_head, phi)
         self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.requires_grad_(False)
         self.eval()
+        make_acting(self)
         self.refresh(net)
 
     @torch.no_grad()
@@ -74,12 +72,10 @@ class InferenceIQN(QuantileNetwork):
             chain(
                 _copies(self.encoder, net.encoder),
                 _copies(self.tau_embedding, net.tau_embedding),
-                [(self.phi, phi)],
+                [(self.heads.phi, phi)],
             )
         )
-        for layer in self.encoder.modules():
-            if isinstance(layer, Packed):
-                layer.pack()
+        pack(self.encoder)
         self.refresh_heads(net)
 
     @torch.no_grad()
@@ -102,56 +98,59 @@ class InferenceIQN(QuantileNetwork):
 
     def mean_values(self, state: Tensor, tau: Tensor | None) -> Tensor:
         """As :meth:`IQN.mean_values`; hidden features are averaged, since the readout is linear."""
-        phi = self.phi if tau is None else self.tau_embedding(tau)
-        features = self.heads.features(hadamard_mix(state, phi, len(phi)))
-        return self.heads.read_out(_mean_over_quantiles(features, len(phi)))
+        if tau is None:
+            mean: Tensor = self.heads(state)
+            return mean
+        return self.heads.mean_values(state, self.tau_embedding(tau))
+
+    def _encode(self, img: Tensor | None, floats: Tensor | None) -> Tensor:
+        state: Tensor = self.encoder(img, floats)
+        return state
 
 
-class FoldedHeads(nn.Module):
-    """Value and advantage head as one: ``(R, D) -> (R, H_V + H_A) -> (R, *out_shape)``.
+class FoldedHeads(Acting):
+    """Both heads as one: mean values over fixed levels, ``(B, D) -> (B, *out_shape)``.
 
-    With ``h_V, h_A`` the heads' hidden features, ``Q = V + Adv − mean_A Adv`` is linear in
-    ``[h_V, h_A]``; its matrix is made once. Without trunks the first hidden layers are one Linear.
+    ``phi (K, D)`` belongs to the levels. With ``h_V, h_A`` the heads' hidden features, ``Q = V +
+    Adv − mean_A Adv`` is linear in ``[h_V, h_A]``; its matrix is made once. First hidden layers
+    that differ in their weights alone are one layer.
     """
 
     weight: Tensor
     bias: Tensor
+    phi: Tensor
 
-    def __init__(self, value: Head, advantage: Head) -> None:
+    def __init__(self, value: Head, advantage: Head, phi: Tensor) -> None:
         super().__init__()
-        self.value = _plain_copy(value)
-        self.advantage = _plain_copy(advantage)
+        self.register_buffer("phi", phi)
+        self.value, self.advantage = (_plain_copy(head) for head in (value, advantage))
+        self.value.readout = self.advantage.readout = nn.Identity()
         self.out_shape = advantage.out_shape
-        first = [head.first_hidden for head in (value, advantage)]
-        self.value_width = len(weight_and_bias(first[0].linear)[1])
-        # One activation over both heads serves where nothing but it follows the first Linear.
-        plain = all(layer.norm is None for layer in first)
-        plain = plain and first[0].negative_slope == first[1].negative_slope
-        self.joint = plain and len(value.hidden) == len(advantage.hidden) == 1
-        slope = first[0].negative_slope if self.joint else None
-        with_trunk = any(head.trunk is not None for head in (value, advantage))
-        self.first = None
-        if not with_trunk:
-            self.first = PackedLinear(*self._stacked(value, advantage), negative_slope=slope)
         for name, tensor in zip(("weight", "bias"), self._readout(value, advantage), strict=True):
             self.register_buffer(name, tensor)
-        for head in (self.value, self.advantage):
-            head.readout = nn.Identity()
-            if self.first is not None:
-                head.first_hidden.linear = nn.Identity()
+        self.first = None
+        if _begin_alike(value, advantage):
+            self.first = _side_by_side(value.first_hidden, advantage.first_hidden)
+            self.value_width = len(weight_and_bias(value.first_hidden.linear)[1])
+            self.value.hidden[0] = self.advantage.hidden[0] = nn.Identity()
+
+    def plain(self, x: Tensor) -> Tensor:
+        return self.mean_values(x, self.phi)
+
+    def mean_values(self, state: Tensor, phi: Tensor) -> Tensor:
+        """Mean values over the levels of ``phi (K, D)``: ``(B, D) -> (B, *out_shape)``."""
+        features = self.features(hadamard_mix(state, phi, len(phi)))
+        return self.read_out(_mean_over_quantiles(features, len(phi)))
 
     def features(self, x: Tensor) -> Tensor:
         """Hidden features of both heads, side by side: ``(R, D) -> (R, H_V + H_A)``."""
         if self.first is None:
             return torch.cat([self.value.features(x), self.advantage.features(x)], dim=1)
-        linear_out: Tensor = self.first(x)
-        if self.joint:
-            return linear_out
-        parts = [linear_out[:, : self.value_width], linear_out[:, self.value_width :]]
-        if linear_out.requires_grad:  # views of one tensor may not be activated in place
-            parts = [part.clone() for part in parts]
-        v, a = parts
-        return torch.cat([self.value.finish(v), self.advantage.finish(a)], dim=1)
+        features: Tensor = self.first(x)
+        if len(self.value.hidden) == len(self.advantage.hidden) == 1:
+            return features
+        v, a = features.tensor_split((self.value_width,), dim=1)
+        return torch.cat([self.value.features(v), self.advantage.features(a)], dim=1)
 
     def read_out(self, features: Tensor) -> Tensor:
         """``q`` from hidden features: ``(R, H_V + H_A) -> (R, *out_shape)``."""
@@ -165,12 +164,31 @@ class FoldedHeads(nn.Module):
             *_copies(self.value, value),
             *_copies(self.advantage, advantage),
         ]
-        if self.first is None:
-            _write(copies)
-            return
-        own = self.first.weight, self.first.bias
-        _write([*copies, *zip(own, self._stacked(value, advantage), strict=True)])
-        self.first.pack()
+        if self.first is not None:
+            stacked = _stacked(value.first_hidden, advantage.first_hidden)
+            copies += zip(self.first.parameters(), stacked, strict=True)
+        _write(copies)
+        pack(self)
+
+    def _write(self) -> Step | None:
+        if self.first is None or len(self.value.hidden) + len(self.advantage.hidden) > 2:
+            return None
+        assert isinstance(self.first, Acting)
+        hidden, phi, weight, bias = self.first.program, self.phi[:, None], self.weight, self.bias
+        assert hidden is not None
+        k, out_shape = len(phi), self.out_shape
+        levels = phi.new_full((1, k), 1 / k)
+        is_exact = phi.dtype == torch.float32  # 1 / K has few digits in bfloat16
+
+        def program(state: Tensor) -> Tensor:
+            features = hidden(torch.flatten(state * phi, 0, 1))
+            if is_exact:
+                mean = torch.mm(levels, features.view(k, -1)).view(-1, weight.shape[1])
+            else:
+                mean = mean_over_quantiles(features, k)
+            return F.linear(mean, weight, bias).view(-1, *out_shape)
+
+        return program
 
     @torch.no_grad()
     def _readout(self, value: Head, advantage: Head) -> tuple[Tensor, Tensor]:
@@ -182,10 +200,43 @@ class FoldedHeads(nn.Module):
         b_a = (b_a - b_a.mean(-1, keepdim=True)).flatten()
         return torch.cat([w_v.expand(len(w_a), -1), w_a], dim=1), b_v + b_a
 
-    @torch.no_grad()
-    def _stacked(self, value: Head, advantage: Head) -> tuple[Tensor, Tensor]:
-        layers = [weight_and_bias(head.first_hidden.linear) for head in (value, advantage)]
-        return torch.cat([weight for weight, _ in layers]), torch.cat([bias for _, bias in layers])
+
+def _begin_alike(value: Head, advantage: Head) -> bool:
+    """Whether the heads' first layers read the same vector and differ in their weights alone."""
+    if value.trunk is not None or advantage.trunk is not None:
+        return False
+    first, second = value.first_hidden, advantage.first_hidden
+    if first.norm is None or second.norm is None:
+        norms_alike = first.norm is second.norm
+    else:
+        norms_alike = all(
+            getattr(first.norm, key) == getattr(second.norm, key)
+            for key in ("normalized_shape", "eps")
+        )
+    return norms_alike and first.negative_slope == second.negative_slope
+
+
+def _side_by_side(first: HiddenLayer, second: HiddenLayer) -> HiddenLayer:
+    """One layer that gives the features of both."""
+    tensors = _stacked(first, second)
+    width, in_dim = tensors[0].shape
+    with torch.device("meta"):
+        layer = HiddenLayer(in_dim, width)
+        if first.norm is not None:
+            layer.norm = PairNorm(width, first.norm.eps)
+    layer.negative_slope = first.negative_slope
+    layer.load_state_dict(dict(zip(layer.state_dict(), tensors, strict=True)), assign=True)
+    return layer
+
+
+@torch.no_grad()
+def _stacked(first: HiddenLayer, second: HiddenLayer) -> list[Tensor]:
+    """The parameters of :func:`_side_by_side`, of live layers under their present noise."""
+    tensors = [[*weight_and_bias(layer.linear)] for layer in (first, second)]
+    for own, layer in zip(tensors, (first, second), strict=True):
+        if layer.norm is not None:
+            own += [layer.norm.weight, layer.norm.bias]
+    return [torch.cat(pair) for pair in zip(*tensors, strict=True)]
 
 
 def _mean_over_quantiles(features: Tensor, k: int) -> Tensor:
@@ -218,42 +269,6 @@ def _plain_copy(module: Part) -> Part:
                 dtype=layer.weight_mu.dtype,
             )
     return copy.deepcopy(module, memo)
-
-
-def _with_packed_stems(encoder: nn.Module) -> nn.Module:
-    """The encoder with the convolutions of its stems packed, in place, under the same names.
-
-    What was replaced by something of the user's own, or carries hooks, stays as it is.
-    """
-    for module in list(encoder.modules()):
-        if type(module) is ConvStem and all(map(_can_pack, module.convs)):
-            slope = getattr(module.activation, "negative_slope", 0.0)
-            module.convs = nn.ModuleList(
-                PackedConv2d(cast(nn.Conv2d, conv), negative_slope=slope) for conv in module.convs
-            )
-            module.add_module("activation", nn.Identity())
-        elif type(module) is ImpalaStage and _can_pack(module.conv):
-            blocks = [block for block in module.blocks if type(block) is ResidualBlock]
-            convs = [conv for block in blocks for conv in (block.conv1, block.conv2)]
-            if len(blocks) < len(module.blocks) or not all(map(_can_pack, convs)):
-                continue
-            module.add_module("conv", PackedConv2d(module.conv))
-            module.blocks = nn.Sequential(
-                *(PackedResidualBlock(block.conv1, block.conv2) for block in blocks)
-            )
-    return encoder
-
-
-def _can_pack(conv: nn.Module) -> bool:
-    return (
-        type(conv) is nn.Conv2d
-        and conv.bias is not None
-        and conv.groups == 1
-        and conv.dilation == (1, 1)
-        and conv.padding_mode == "zeros"
-        and not conv._forward_hooks
-        and not conv._forward_pre_hooks
-    )
 
 
 def _copies(folded: nn.Module, live: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from iqn_blocks import blocks
-from iqn_blocks.blocks.packed import PackedLinear
 from iqn_blocks.blocks.transformer import SelfAttention
 
 
@@ -296,29 +295,6 @@ def test_orthogonal_init():
     blocks.orthogonal_tau_(embedding)
     values = torch.linalg.svdvals(embedding.projection.weight.detach())
     torch.testing.assert_close(values, torch.full_like(values, math.sqrt(2) * gain))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("rows", [0, 1, 40])
-@pytest.mark.parametrize("slope", [None, 0.0, 0.01])
-def test_packed_linear(dtype, rows, slope):
-    torch.manual_seed(0)
-    weight, bias = torch.randn(7, 5, dtype=dtype), torch.randn(7, dtype=dtype)
-    layer = PackedLinear(weight, bias, negative_slope=slope)
-    x = torch.randn(rows, 5, dtype=dtype)
-
-    def expected():
-        y = torch.nn.functional.linear(x, layer.weight, bias)
-        return y if slope is None else torch.nn.functional.leaky_relu(y, slope)
-
-    tolerance = 0.05 if dtype == torch.bfloat16 else 1e-5
-    for twin in (layer, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-        torch.testing.assert_close(twin(x), expected(), atol=tolerance, rtol=tolerance)
-    layer.weight.mul_(2)
-    layer.pack()
-    torch.testing.assert_close(layer(x), expected(), atol=2 * tolerance, rtol=tolerance)
-    assert layer.float()(x.float()).dtype == torch.float32
-    assert layer(x.float().requires_grad_()).requires_grad
 
 
 def test_relu_of_minus_infinity_is_zero():

@@ -1,163 +1,193 @@
-"""Fixed layers in the layout that the CPU's kernels read fastest."""
+"""Single operations over fixed weights, in the layout that the CPU's kernels read fastest.
+
+Each function packs a layer's weight as it is now, as ``torch.compile`` does with frozen weights,
+and gives the call that computes with it. What is too small to gain from oneDNN runs as PyTorch's
+own. The calls know neither gradients nor autocast.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iqn_blocks.blocks.dense import activate_
+from iqn_blocks.blocks.dense import HiddenLayer, activate_
+from iqn_blocks.blocks.stems import ResidualBlock
+from iqn_blocks.blocks.transformer import EncoderLayer
 
-# Below so many output positions, PyTorch's own small convolution is faster than oneDNN's.
-_FEWEST_POSITIONS = 128
+Step = Callable[[Tensor], Tensor]
 
+# Below these, PyTorch's own float32 kernels are faster than oneDNN's, whose calls cost more.
+FEWEST_POSITIONS = 128  # of a convolution's output
+FEWEST_PRODUCTS = 5_000_000  # multiply-adds of a matrix product
 
-class Packed(nn.Module):
-    """A layer whose ``weight`` and ``bias`` are buffers; after writing to them call :meth:`pack`.
-
-    With ``negative_slope`` a leaky ReLU follows (a ReLU for 0), in the same kernel where it can.
-
-    On CPUs, in float32 and bfloat16, a second copy of the weight is kept in oneDNN's own layout, as
-    ``torch.compile`` does with frozen weights. Elsewhere, where gradients or autocast are wanted
-    and inside ``torch.compile`` it is the plain layer.
-    """
-
-    weight: Tensor
-    bias: Tensor
-
-    def __init__(
-        self, weight: Tensor, bias: Tensor, *, negative_slope: float | None = None
-    ) -> None:
-        super().__init__()
-        self.negative_slope = negative_slope
-        self.register_buffer("weight", weight)
-        self.register_buffer("bias", bias)
-
-    def pack(self) -> None:
-        """Take over what ``weight`` holds now."""
-        self._packed: Tensor | None = None
-        if (
-            self.weight.device.type == "cpu"
-            and self.weight.dtype in (torch.float32, torch.bfloat16)
-            and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-            and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        ):
-            self._packed = self._reordered(self.weight.detach())
-
-    def _reordered(self, weight: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def _is_plain(self, x: Tensor) -> bool:
-        return (
-            torch.compiler.is_compiling()
-            or self._packed is None
-            or x.requires_grad
-            or x.dtype != self.weight.dtype
-            or torch.is_autocast_enabled("cpu")
-        )
-
-    def _activate(self, y: Tensor) -> Tensor:
-        return y if self.negative_slope is None else activate_(y, self.negative_slope)
-
-    def _fused(self) -> tuple[str, list[float], str]:
-        slope = self.negative_slope
-        if slope is None:
-            return "none", [], ""
-        return ("leaky_relu", [slope], "") if slope else ("relu", [], "")
-
-    # The packed copy has no storage of its own to move, copy or pickle: it is made again.
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        self.pack()
-        return self
-
-    def _load_from_state_dict(self, *args: Any) -> None:
-        super()._load_from_state_dict(*args)
-        self.pack()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_packed": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self.pack()
+_UNIT = [1, 1]  # dilation
 
 
-class PackedLinear(Packed):
-    """``y = x Wᵀ + b``: ``(R, in) -> (R, out)``."""
-
-    def __init__(
-        self, weight: Tensor, bias: Tensor, *, negative_slope: float | None = None
-    ) -> None:
-        super().__init__(weight, bias, negative_slope=negative_slope)
-        self.pack()
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self._is_plain(x):
-            return self._activate(F.linear(x, self.weight, self.bias))
-        packed: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise
-        return packed(x, self._packed, self.bias, *self._fused())
-
-    def _reordered(self, weight: Tensor) -> Tensor:
-        reorder: Callable[[Tensor], Tensor] = torch.ops.mkldnn._reorder_linear_weight
-        return reorder(weight)
-
-    def extra_repr(self) -> str:
-        out_features, in_features = self.weight.shape
-        return f"{in_features}, {out_features}"
+def can_pack(weight: Tensor) -> bool:
+    """Whether there is a layout of oneDNN's for such a weight, and PyTorch has the operations."""
+    return (
+        weight.device.type == "cpu"
+        and weight.dtype in (torch.float32, torch.bfloat16)
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
 
 
-class PackedConv2d(Packed):
-    """A Conv2d like ``conv``, which may add its result to a tensor.
+def in_turn(steps: Sequence[Step]) -> Step:
+    """One step after the other."""
 
-    ``(B, in, H, W) -> (B, out, H', W')``.
-    """
+    def run(x: Tensor) -> Tensor:
+        for step in steps:
+            x = step(x)
+        return x
 
-    def __init__(self, conv: nn.Conv2d, *, negative_slope: float | None = None) -> None:
-        assert conv.bias is not None
-        super().__init__(conv.weight.data, conv.bias.data, negative_slope=negative_slope)
-        self.stride, self.padding = list(conv.stride), [int(side) for side in conv.padding]
-        self.pack()
-
-    def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
-        """The convolution, or its sum with ``add_to``, which may be overwritten by it."""
-        if self._is_plain(x) or self._has_few_positions(x):
-            y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
-            return self._activate(y) if add_to is None else y.add_(add_to)
-        geometry = self.padding, self.stride, [1, 1], 1
-        if add_to is None:
-            packed: Callable[..., Tensor] = torch.ops.mkldnn._convolution_pointwise
-            return packed(x, self._packed, self.bias, *geometry, *self._fused())
-        add: Callable[..., Tensor] = torch.ops.mkldnn._convolution_pointwise_.binary
-        return add(add_to, x, self._packed, self.bias, *geometry, "add", 1.0, None, [], None)
-
-    def _has_few_positions(self, x: Tensor) -> bool:
-        return x.shape[0] * x.shape[2] * x.shape[3] < _FEWEST_POSITIONS * self.stride[0] ** 2
-
-    def _reordered(self, weight: Tensor) -> Tensor:
-        reorder: Callable[..., Tensor] = torch.ops.mkldnn._reorder_convolution_weight
-        return reorder(weight, self.padding, self.stride, [1, 1], 1, None)
-
-    def extra_repr(self) -> str:
-        out_channels, in_channels = self.weight.shape[:2]
-        return f"{in_channels}, {out_channels}, stride={self.stride}, padding={self.padding}"
+    return run
 
 
-class PackedResidualBlock(nn.Module):
-    """A :class:`~iqn_blocks.blocks.stems.ResidualBlock` of packed convolutions.
+def linear(weight: Tensor, bias: Tensor, negative_slope: float | None = None) -> Step:
+    """``x Wᵀ + b``: ``(…, in) -> (…, out)``; with a slope a leaky ReLU follows, a ReLU for 0."""
+    packed, fewest = _packed_matrix(weight)
+    product: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.default
+    fused = _fused(negative_slope)
 
-    ``(B, C, H, W)`` in and out; the input may be overwritten.
-    """
+    def step(x: Tensor) -> Tensor:
+        if x.numel() < fewest:
+            return _activated(F.linear(x, weight, bias), negative_slope)
+        return product(x, packed, bias, *fused)
 
-    def __init__(self, conv1: nn.Conv2d, conv2: nn.Conv2d) -> None:
-        super().__init__()
-        self.conv1 = PackedConv2d(conv1, negative_slope=0.0)
-        self.conv2 = PackedConv2d(conv2)
+    return step
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv2(self.conv1(torch.relu(x)), x)
-        return out
+
+def linear_gelu(weight: Tensor, bias: Tensor) -> Step:
+    """``GELU(x Wᵀ + b)``: ``(…, in) -> (…, out)``."""
+    packed, fewest = _packed_matrix(weight)
+    product: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.default
+
+    def step(x: Tensor) -> Tensor:
+        if x.numel() < fewest:
+            return F.gelu(F.linear(x, weight, bias))
+        return product(x, packed, bias, "gelu", [], "none")
+
+    return step
+
+
+def linear_add(weight: Tensor, bias: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """``y + x Wᵀ + b`` of ``x (…, in)`` and ``y (…, out)``."""
+    packed, fewest = _packed_matrix(weight)
+    product: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.binary
+
+    def step(x: Tensor, y: Tensor) -> Tensor:
+        if x.numel() < fewest:
+            return F.linear(x, weight, bias).add_(y)
+        return product(x, y, packed, bias, "add")
+
+    return step
+
+
+def layer_norm(norm: nn.LayerNorm) -> Step:
+    """Layer normalisation over the last axis."""
+    shape, weight, bias, eps = norm.normalized_shape, norm.weight, norm.bias, norm.eps
+    return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
+
+
+def hidden_layer(layer: HiddenLayer) -> Step:
+    """A :class:`~iqn_blocks.blocks.HiddenLayer` whose Linear is plain."""
+    slope = layer.negative_slope
+    plain = layer.linear
+    assert isinstance(plain, nn.Linear)
+    if layer.norm is None:
+        return linear(plain.weight, plain.bias, slope)
+    is_usual = type(layer.norm) is nn.LayerNorm
+    norm = layer_norm(layer.norm) if is_usual else layer.norm.forward
+    return in_turn([linear(plain.weight, plain.bias), norm, lambda x: activate_(x, slope)])
+
+
+def convolution(
+    conv: nn.Conv2d, out_size: tuple[int, int], negative_slope: float | None = None
+) -> Step:
+    """``conv``, with output maps of ``out_size``; with a slope a leaky ReLU follows."""
+    packed, fewest = _packed_kernel(conv, out_size)
+    product: Callable[..., Tensor] = torch.ops.mkldnn._convolution_pointwise.default
+    weight, bias, stride, padding = conv.weight, conv.bias, *_geometry(conv)
+    fused = _fused(negative_slope)
+
+    def step(x: Tensor) -> Tensor:
+        if x.shape[0] < fewest:
+            return _activated(torch.conv2d(x, weight, bias, stride, padding), negative_slope)
+        return product(x, packed, bias, padding, stride, _UNIT, 1, *fused)
+
+    return step
+
+
+def residual_block(block: ResidualBlock, size: tuple[int, int]) -> Step:
+    """A residual block of plain convolutions over maps of ``size``, which it overwrites."""
+    first, second = block.conv1, block.conv2
+    hidden = convolution(first, size, negative_slope=0.0)
+    packed, fewest = _packed_kernel(second, size)
+    product: Callable[..., Tensor] = torch.ops.mkldnn._convolution_pointwise_.binary
+    weight, bias, stride, padding = second.weight, second.bias, *_geometry(second)
+    add: tuple[Any, ...] = "add", 1.0, None, [], None
+
+    def step(x: Tensor) -> Tensor:
+        residual = hidden(torch.relu(x))
+        if x.shape[0] < fewest:
+            return torch.conv2d(residual, weight, bias, stride, padding).add_(x)
+        return product(x, residual, packed, bias, padding, stride, _UNIT, 1, *add)
+
+    return step
+
+
+def encoder_layer(layer: EncoderLayer) -> Step:
+    """An :class:`~iqn_blocks.blocks.transformer.EncoderLayer` without dropout."""
+    attention = layer.self_attn
+    n_heads = attention.n_heads
+    query_key_value = linear(attention.in_proj_weight, attention.in_proj_bias)
+    project = linear_add(attention.out_proj.weight, attention.out_proj.bias)
+    widen = linear_gelu(layer.linear1.weight, layer.linear1.bias)
+    narrow = linear_add(layer.linear2.weight, layer.linear2.bias)
+    norm1, norm2 = layer_norm(layer.norm1), layer_norm(layer.norm2)
+
+    def step(x: Tensor) -> Tensor:
+        batch, tokens, d_model = x.shape
+        qkv = query_key_value(x).view(batch, tokens, 3, n_heads, d_model // n_heads)
+        q, k, v = qkv.transpose(1, 3).unbind(2)
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        x = norm1(project(mixed.transpose(1, 2).flatten(2), x))
+        return norm2(narrow(widen(x), x))
+
+    return step
+
+
+def _packed_matrix(weight: Tensor) -> tuple[Tensor, int]:
+    """The weight in oneDNN's layout, and how many numbers of input make it the faster one."""
+    reorder: Callable[[Tensor], Tensor] = torch.ops.mkldnn._reorder_linear_weight
+    fewest = 1 if weight.dtype == torch.bfloat16 else -(-FEWEST_PRODUCTS // weight.shape[0])
+    return reorder(weight.detach()), fewest
+
+
+def _packed_kernel(conv: nn.Conv2d, out_size: tuple[int, int]) -> tuple[Tensor, int]:
+    """The weight in oneDNN's layout, and how many images make it the faster one."""
+    reorder: Callable[..., Tensor] = torch.ops.mkldnn._reorder_convolution_weight
+    stride, padding = _geometry(conv)
+    positions = out_size[0] * out_size[1]
+    fewest = 1 if conv.weight.dtype == torch.bfloat16 else -(-FEWEST_POSITIONS // positions)
+    return reorder(conv.weight.detach(), padding, stride, _UNIT, 1, None), fewest
+
+
+def _geometry(conv: nn.Conv2d) -> tuple[list[int], list[int]]:
+    return list(conv.stride), [int(side) for side in conv.padding]
+
+
+def _activated(x: Tensor, negative_slope: float | None) -> Tensor:
+    return x if negative_slope is None else activate_(x, negative_slope)
+
+
+def _fused(negative_slope: float | None) -> tuple[str, list[Any], str]:
+    """The same in the words of oneDNN's operations."""
+    if negative_slope is None:
+        return "none", [], ""
+    return ("leaky_relu", [negative_slope], "") if negative_slope else ("relu", [], "")
