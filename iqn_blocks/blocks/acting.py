@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from iqn_blocks.blocks.dense import HiddenLayer
 from iqn_blocks.blocks.floats import FloatMLP, FloatNormalization
+from iqn_blocks.blocks.linear import Linear
 from iqn_blocks.blocks.packed import (
     Step,
     can_pack,
@@ -167,7 +168,7 @@ _ACTING: dict[type[nn.Module], type[Acting]] = {
 _PARTS = {
     *_ACTING,
     *(ImpalaStage, ResidualBlock, HalvingMaxPool, SelfAttention, PairNorm),
-    *(nn.Conv2d, nn.Linear, nn.LayerNorm, nn.ReLU, nn.LeakyReLU, nn.Dropout),
+    *(nn.Conv2d, nn.Linear, Linear, nn.LayerNorm, nn.ReLU, nn.LeakyReLU, nn.Dropout),
     *(nn.AdaptiveMaxPool2d, nn.Identity, nn.Sequential, nn.ModuleList),
 }
 

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iqn_blocks.blocks.linear import Linear
 from iqn_blocks.blocks.noisy import NoisyLinear
 
 Activation = Literal["leaky_relu", "relu"]
@@ -26,7 +27,7 @@ def slope_below_zero(activation: Activation) -> float:
 
 def make_linear(in_dim: int, out_dim: int, *, noisy: bool, sigma0: float) -> nn.Module:
     """``nn.Linear``, or :class:`NoisyLinear` if ``noisy``."""
-    return NoisyLinear(in_dim, out_dim, sigma0=sigma0) if noisy else nn.Linear(in_dim, out_dim)
+    return NoisyLinear(in_dim, out_dim, sigma0=sigma0) if noisy else Linear(in_dim, out_dim)
 
 
 def weight_and_bias(linear: nn.Module) -> tuple[Tensor, Tensor]:

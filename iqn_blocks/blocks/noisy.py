@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from iqn_blocks.blocks.linear import linear
 
 
 class NoisyLinear(nn.Module):
@@ -64,7 +65,7 @@ class NoisyLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self.effective_weight()
-        return F.linear(x, weight, bias)
+        return linear(x, weight, bias)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, sigma0={self.sigma0}"

@@ -50,7 +50,7 @@ def in_turn(steps: Sequence[Step]) -> Step:
 
 def linear(weight: Tensor, bias: Tensor, negative_slope: float | None = None) -> Step:
     """``x Wᵀ + b``: ``(…, in) -> (…, out)``; with a slope a leaky ReLU follows, a ReLU for 0."""
-    packed, fewest = _packed_matrix(weight)
+    packed, bias, fewest = _packed_matrix(weight, bias)
     product: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.default
     fused = _fused(negative_slope)
 
@@ -64,7 +64,7 @@ def linear(weight: Tensor, bias: Tensor, negative_slope: float | None = None) ->
 
 def linear_gelu(weight: Tensor, bias: Tensor) -> Step:
     """``GELU(x Wᵀ + b)``: ``(…, in) -> (…, out)``."""
-    packed, fewest = _packed_matrix(weight)
+    packed, bias, fewest = _packed_matrix(weight, bias)
     product: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.default
 
     def step(x: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ def linear_gelu(weight: Tensor, bias: Tensor) -> Step:
 
 def linear_add(weight: Tensor, bias: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     """``y + x Wᵀ + b`` of ``x (…, in)`` and ``y (…, out)``."""
-    packed, fewest = _packed_matrix(weight)
+    packed, bias, fewest = _packed_matrix(weight, bias)
     product: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.binary
 
     def step(x: Tensor, y: Tensor) -> Tensor:
@@ -110,9 +110,9 @@ def convolution(
     conv: nn.Conv2d, out_size: tuple[int, int], negative_slope: float | None = None
 ) -> Step:
     """``conv``, with output maps of ``out_size``; with a slope a leaky ReLU follows."""
-    packed, fewest = _packed_kernel(conv, out_size)
+    packed, bias, fewest = _packed_kernel(conv, out_size)
     product: Callable[..., Tensor] = torch.ops.mkldnn._convolution_pointwise.default
-    weight, bias, stride, padding = conv.weight, conv.bias, *_geometry(conv)
+    weight, stride, padding = conv.weight, *_geometry(conv)
     fused = _fused(negative_slope)
 
     def step(x: Tensor) -> Tensor:
@@ -127,9 +127,9 @@ def residual_block(block: ResidualBlock, size: tuple[int, int]) -> Step:
     """A residual block of plain convolutions over maps of ``size``, which it overwrites."""
     first, second = block.conv1, block.conv2
     hidden = convolution(first, size, negative_slope=0.0)
-    packed, fewest = _packed_kernel(second, size)
+    packed, bias, fewest = _packed_kernel(second, size)
     product: Callable[..., Tensor] = torch.ops.mkldnn._convolution_pointwise_.binary
-    weight, bias, stride, padding = second.weight, second.bias, *_geometry(second)
+    weight, stride, padding = second.weight, *_geometry(second)
     add: tuple[Any, ...] = "add", 1.0, None, [], None
 
     def step(x: Tensor) -> Tensor:
@@ -162,20 +162,22 @@ def encoder_layer(layer: EncoderLayer) -> Step:
     return step
 
 
-def _packed_matrix(weight: Tensor) -> tuple[Tensor, int]:
-    """The weight in oneDNN's layout, and how many numbers of input make it the faster one."""
+def _packed_matrix(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Both as oneDNN reads them, and how many numbers of input make its product the faster one."""
     reorder: Callable[[Tensor], Tensor] = torch.ops.mkldnn._reorder_linear_weight
     fewest = 1 if weight.dtype == torch.bfloat16 else -(-FEWEST_PRODUCTS // weight.shape[0])
-    return reorder(weight.detach()), fewest
+    return reorder(weight.detach()), bias.contiguous(), fewest
 
 
-def _packed_kernel(conv: nn.Conv2d, out_size: tuple[int, int]) -> tuple[Tensor, int]:
-    """The weight in oneDNN's layout, and how many images make it the faster one."""
+def _packed_kernel(conv: nn.Conv2d, out_size: tuple[int, int]) -> tuple[Tensor, Tensor, int]:
+    """Weight and bias as oneDNN reads them, and how many images make it the faster one."""
+    assert conv.bias is not None
     reorder: Callable[..., Tensor] = torch.ops.mkldnn._reorder_convolution_weight
     stride, padding = _geometry(conv)
     positions = out_size[0] * out_size[1]
     fewest = 1 if conv.weight.dtype == torch.bfloat16 else -(-FEWEST_POSITIONS // positions)
-    return reorder(conv.weight.detach(), padding, stride, _UNIT, 1, None), fewest
+    packed = reorder(conv.weight.detach(), padding, stride, _UNIT, 1, None)
+    return packed, conv.bias.contiguous(), fewest
 
 
 def _geometry(conv: nn.Conv2d) -> tuple[list[int], list[int]]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from iqn_blocks.blocks.dense import activate_
+from iqn_blocks.blocks.linear import linear
 from iqn_blocks.blocks.tau import TauEmbedding
 from iqn_blocks.functional import cosine_features, hadamard_mix, wide_dtype
 
@@ -81,7 +82,7 @@ class _MixedLinears(torch.autograd.Function):
             _, phi = _phi(tau_k, weight, bias, embedding)
             x = hadamard_mix(state, phi, k)
             for part, w, b in zip(parts, layers[::2], layers[1::2], strict=True):
-                part.append(F.linear(x, w, b))
+                part.append(linear(x, w, b))
         return tuple(part[0] if len(part) == 1 else torch.cat(part) for part in parts)
 
     @staticmethod
@@ -102,9 +103,9 @@ class _MixedLinears(torch.autograd.Function):
             rows = slice(done, done + x.shape[0])
             done = rows.stop
             of_layers: list[Tensor] = []
-            grad_x = torch.mm(grads[0][rows], weights[0])
+            grad_x = linear(grads[0][rows], weights[0].t())
             for grad, w in zip(grads[1:], weights[1:], strict=True):
-                grad_x = torch.addmm(grad_x, grad[rows], w)
+                grad_x = grad_x + linear(grad[rows], w.t())
             for grad in grads:
                 of_layers += [grad[rows].T @ x, grad[rows].sum(0)]
 

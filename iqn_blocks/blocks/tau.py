@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from iqn_blocks.blocks.dense import Activation, activate_, slope_below_zero
+from iqn_blocks.blocks.linear import Linear
 from iqn_blocks.functional import cosine_features, wide_dtype
 
 
@@ -27,7 +28,7 @@ class TauEmbedding(nn.Module):
         self.embedding_dimension = embedding_dimension
         self.cosine_start = cosine_start
         self.negative_slope = slope_below_zero(activation)
-        self.projection = nn.Linear(embedding_dimension, state_dim)
+        self.projection = Linear(embedding_dimension, state_dim)
 
     def forward(self, tau: Tensor) -> Tensor:
         dtype = self.projection.weight.dtype

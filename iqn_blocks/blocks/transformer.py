@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from iqn_blocks.blocks.linear import Linear, linear
+
 
 class SelfAttention(nn.Module):
     """Self-attention of ``n_heads`` heads: ``(B, T, d) -> (B, T, d)`` (arXiv:1706.03762, §3.2).
@@ -23,12 +25,12 @@ class SelfAttention(nn.Module):
         self.n_heads, self.dropout = n_heads, dropout
         like = nn.MultiheadAttention(d_model, n_heads)
         self.in_proj_weight, self.in_proj_bias = like.in_proj_weight, like.in_proj_bias
-        self.out_proj = nn.Linear(d_model, d_model)
+        self.out_proj = Linear(d_model, d_model)
         self.out_proj.load_state_dict(like.out_proj.state_dict())
 
     def forward(self, x: Tensor) -> Tensor:
         batch, tokens, d_model = x.shape
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        qkv = linear(x, self.in_proj_weight, self.in_proj_bias)
         qkv = qkv.view(batch, tokens, 3, self.n_heads, d_model // self.n_heads)
         q, k, v = qkv.transpose(1, 3).unbind(2)
         dropout = self.dropout if self.training else 0.0
@@ -52,8 +54,8 @@ class EncoderLayer(nn.Module):
     def __init__(self, d_model: int, n_heads: int, ff_dim: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.self_attn = SelfAttention(d_model, n_heads, dropout=dropout)
-        self.linear1 = nn.Linear(d_model, ff_dim)
-        self.linear2 = nn.Linear(ff_dim, d_model)
+        self.linear1 = Linear(d_model, ff_dim)
+        self.linear2 = Linear(ff_dim, d_model)
         self.norm1 = nn.LayerNorm(d_model)
         self.norm2 = nn.LayerNorm(d_model)
         self.dropout = nn.Dropout(dropout)
