@@ -49,7 +49,12 @@ class Linears(NamedTuple):
         parts = [like.new_ones(out, self.in_dim) for out in self.out_dims]
         joint = torch.cat(parts)
         turned = joint.T.contiguous()
-        return [lambda: [x @ w.T for w in parts], lambda: x @ joint.T, lambda: x @ turned]
+        calls: list[Call] = [
+            lambda: [x @ w.T for w in parts],
+            lambda: x @ joint.T,
+            lambda: x @ turned,
+        ]
+        return [*calls, lambda: _onednn(x, joint)] if _can_pack(x) else calls
 
     def packed(self, like: Tensor) -> list[Call]:
         x = like.new_ones(self.rows, self.in_dim)
@@ -57,7 +62,7 @@ class Linears(NamedTuple):
         if not _can_pack(x):
             return []
         packed = torch.ops.mkldnn._reorder_linear_weight(weight)
-        return [lambda: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")]
+        return [lambda: _onednn(x, packed)]
 
     def backward(self, like: Tensor) -> list[list[Call]]:
         x = like.new_ones(self.rows, self.in_dim)
@@ -78,6 +83,8 @@ class Linears(NamedTuple):
             lambda: x.T @ grad,
         ]
         of_x: list[Call] = [grad_x_by_parts, lambda: grad @ joint, lambda: grad @ turned.T]
+        if _can_pack(x):
+            of_x.append(lambda: _onednn(grad, joint.T))
         return [of_weights, of_x] if self.input_grad else [of_weights]
 
 
@@ -216,6 +223,12 @@ def limit_call(found: Sequence[Product], like: Tensor, clock: Clock, *, acting: 
             call()
 
     return run
+
+
+def _onednn(x: Tensor, weight: Tensor) -> Tensor:
+    """``x Wᵀ`` by the other library that PyTorch has for CPUs."""
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+    return out
 
 
 def _can_pack(x: Tensor) -> bool:

@@ -10,7 +10,7 @@ import torch
 Call = Callable[[], object]
 
 WARM_UP_CALLS = 3
-SHORTEST_SAMPLE = 0.01  # seconds: faster calls are repeated until a sample takes as long
+SHORTEST_SAMPLE = 0.05  # seconds: faster calls are repeated until a sample takes as long
 LONGEST_COMPARISON = 12.0  # seconds, after which no repetition begins,
 FEWEST_REPETITIONS = 5  # unless there were fewer than these
 

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iqn_blocks.blocks.chain import Linear
 from iqn_blocks.blocks.dense import HiddenLayer
 from iqn_blocks.blocks.floats import FloatMLP, FloatNormalization
-from iqn_blocks.blocks.linear import Linear
 from iqn_blocks.blocks.packed import (
     Step,
     can_pack,

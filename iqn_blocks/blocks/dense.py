@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iqn_blocks.blocks.linear import Linear
+from iqn_blocks.blocks.activation import Activation, activate_, slope_below_zero
+from iqn_blocks.blocks.chain import Linear, is_untouched
 from iqn_blocks.blocks.noisy import NoisyLinear
-
-Activation = Literal["leaky_relu", "relu"]
-
-
-def slope_below_zero(activation: Activation) -> float:
-    """What a negative input is multiplied by: 0.01 for a leaky ReLU, 0 for a ReLU.
-
-    Raises:
-        ValueError: another name.
-    """
-    if activation not in get_args(Activation):
-        accepted = ", ".join(map(repr, get_args(Activation)))
-        raise ValueError(f"activation: got {activation!r}, accepted are {accepted}")
-    return 0.01 if activation == "leaky_relu" else 0.0
 
 
 def make_linear(in_dim: int, out_dim: int, *, noisy: bool, sigma0: float) -> nn.Module:
@@ -36,14 +20,6 @@ def weight_and_bias(linear: nn.Module) -> tuple[Tensor, Tensor]:
         return linear.effective_weight()
     assert isinstance(linear, nn.Linear)
     return linear.weight, linear.bias
-
-
-def activate_(x: Tensor, negative_slope: float) -> Tensor:
-    """The leaky ReLU of a fresh result, in place; a ReLU for slope 0.
-
-    Backward then keeps one tensor of the pair instead of two.
-    """
-    return F.leaky_relu_(x, negative_slope) if negative_slope else F.relu_(x)
 
 
 class HiddenLayer(nn.Module):
@@ -77,6 +53,11 @@ class HiddenLayer(nn.Module):
         """What follows the Linear: ``activation([LayerNorm](linear_out))``."""
         hidden = linear_out if self.norm is None else self.norm(linear_out)
         return activate_(hidden, self.negative_slope)
+
+    def is_only_linear(self) -> bool:
+        """Whether it is a product and its activation, with nothing else in between or around."""
+        linear = is_untouched(self.linear, Linear, NoisyLinear)
+        return linear and self.norm is None and is_untouched(self, HiddenLayer)
 
     def extra_repr(self) -> str:
         return f"negative_slope={self.negative_slope}"

@@ -8,7 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from iqn_blocks.blocks.dense import Activation, HiddenLayer
+from iqn_blocks.blocks.activation import Activation
+from iqn_blocks.blocks.dense import HiddenLayer
 
 
 class FloatNormalization(nn.Module):

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
-from iqn_blocks.blocks.dense import Activation, HiddenLayer, make_linear
+from iqn_blocks.blocks.activation import Activation
+from iqn_blocks.blocks.chain import Linear, Link, chain, is_untouched
+from iqn_blocks.blocks.dense import HiddenLayer, make_linear, weight_and_bias
+from iqn_blocks.blocks.noisy import NoisyLinear
 from iqn_blocks.blocks.transformer import IQNTransformerTrunk
 
 
@@ -61,6 +65,9 @@ class Head(nn.Module):
         return first
 
     def forward(self, x: Tensor) -> Tensor:
+        links = None if torch.compiler.is_compiling() else self._links()
+        if links is not None:
+            return self._shaped(chain(x, links))
         return self.read_out(self.features(x))
 
     def features(self, x: Tensor) -> Tensor:
@@ -78,8 +85,23 @@ class Head(nn.Module):
 
     def read_out(self, features: Tensor) -> Tensor:
         """The readout of hidden features, in ``out_shape``."""
-        out: Tensor = self.readout(features)
+        return self._shaped(self.readout(features))
+
+    def _shaped(self, out: Tensor) -> Tensor:
         return out if len(self.out_shape) == 1 else out.view(out.shape[0], *self.out_shape)
+
+    def _links(self) -> list[Link] | None:
+        """The head as links of a chain, if it has linear layers and activations alone."""
+        if self.trunk is not None or not is_untouched(self.hidden, nn.Sequential):
+            return None
+        links = []
+        for layer in self.hidden:
+            if not isinstance(layer, HiddenLayer) or not layer.is_only_linear():
+                return None
+            links.append(Link(*weight_and_bias(layer.linear), layer.negative_slope))
+        if not is_untouched(self.readout, Linear, NoisyLinear):
+            return None
+        return [*links, Link(*weight_and_bias(self.readout))]
 
     def extra_repr(self) -> str:
         return f"out_shape={self.out_shape}"

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from iqn_blocks.blocks.linear import linear
+from iqn_blocks.blocks.chain import linear
 
 
 class NoisyLinear(nn.Module):

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iqn_blocks.blocks.dense import HiddenLayer, activate_
+from iqn_blocks.blocks.activation import activate_
+from iqn_blocks.blocks.dense import HiddenLayer
 from iqn_blocks.blocks.stems import ResidualBlock
 from iqn_blocks.blocks.transformer import EncoderLayer
 

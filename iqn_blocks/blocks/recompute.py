@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from iqn_blocks.blocks.dense import activate_
-from iqn_blocks.blocks.linear import linear
+from iqn_blocks.blocks.activation import activate_
+from iqn_blocks.blocks.chain import linear
 from iqn_blocks.blocks.tau import TauEmbedding
 from iqn_blocks.functional import cosine_features, hadamard_mix, wide_dtype
 

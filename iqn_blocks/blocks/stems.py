@@ -8,7 +8,8 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from iqn_blocks.blocks.dense import Activation, slope_below_zero
+from iqn_blocks.blocks.activation import Activation, slope_below_zero
+from iqn_blocks.blocks.chain import Link, chain, is_untouched
 from iqn_blocks.blocks.pool import HalvingMaxPool
 from iqn_blocks.blocks.spectral import SpectralNormConv2d
 from iqn_blocks.functional import Uint8Scaling, normalize_image
@@ -110,9 +111,25 @@ class ConvStem(ImageStem):
         return cast(nn.Conv2d, self.convs[0])
 
     def features(self, img: Tensor) -> Tensor:
+        links = None if torch.compiler.is_compiling() else self._links()
+        if links is not None:
+            return chain(img, links)
         for conv in self.convs:
             img = self.activation(conv(img))
         return img
+
+    def _links(self) -> list[Link] | None:
+        """The convolutions as links of a chain, if they and the activation are the usual ones."""
+        if not is_untouched(self.activation, nn.LeakyReLU, nn.ReLU):
+            return None
+        slope, links = getattr(self.activation, "negative_slope", 0.0), []
+        for conv in self.convs:
+            if not (isinstance(conv, nn.Conv2d) and is_untouched(conv, nn.Conv2d)):
+                return None
+            if (conv.padding, conv.dilation, conv.groups) != ((0, 0), (1, 1), 1):
+                return None
+            links.append(Link(conv.weight, conv.bias, slope, conv.stride))
+        return links
 
 
 class ResidualBlock(nn.Module):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from iqn_blocks.blocks.dense import Activation, activate_, slope_below_zero
-from iqn_blocks.blocks.linear import Linear
+from iqn_blocks.blocks.activation import Activation, activate_, slope_below_zero
+from iqn_blocks.blocks.chain import Linear
 from iqn_blocks.functional import cosine_features, wide_dtype
 
 

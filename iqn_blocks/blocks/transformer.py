@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from iqn_blocks.blocks.linear import Linear, linear
+from iqn_blocks.blocks.chain import Linear, linear
 
 
 class SelfAttention(nn.Module):

@@ -1,0 +1,30 @@
+"""The activation after a layer: a leaky ReLU, or a ReLU."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch.nn.functional as F
+from torch import Tensor
+
+Activation = Literal["leaky_relu", "relu"]
+
+
+def slope_below_zero(activation: Activation) -> float:
+    """What a negative input is multiplied by: 0.01 for a leaky ReLU, 0 for a ReLU.
+
+    Raises:
+        ValueError: another name.
+    """
+    if activation not in get_args(Activation):
+        accepted = ", ".join(map(repr, get_args(Activation)))
+        raise ValueError(f"activation: got {activation!r}, accepted are {accepted}")
+    return 0.01 if activation == "leaky_relu" else 0.0
+
+
+def activate_(x: Tensor, negative_slope: float) -> Tensor:
+    """The leaky ReLU of a fresh result, in place; a ReLU for slope 0.
+
+    Backward then keeps one tensor of the pair instead of two.
+    """
+    return F.leaky_relu_(x, negative_slope) if negative_slope else F.relu_(x)
