@@ -1,10 +1,10 @@
 """The limit: the matrix products and convolutions of a network and nothing else.
 
-Shapes are those of a forward of the literal network. Products are timed in several layouts and the
-fastest counts: one product for all layers that read the same tensor or one for each, weights as
-``(out, in)`` or ``(in, out)``, convolutions in NCHW or channels-last. In acting the weights are
-fixed: on a CPU they may also be in oneDNN's own layout; ``φ`` of a fixed τ is left out, and the
-readouts are of the mean row alone.
+Shapes are those of a forward of the literal network. Products are timed in several layouts, on a
+CPU by either of PyTorch's libraries, and the fastest counts: one product for all layers that read
+the same tensor or one for each, weights as ``(out, in)`` or ``(in, out)``, convolutions in NCHW or
+channels-last. In acting the weights are fixed: on a CPU they may also be in oneDNN's own layout;
+``φ`` of a fixed τ is left out, and the readouts are of the mean row alone.
 """
 
 from __future__ import annotations

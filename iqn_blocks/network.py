@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from iqn_blocks.blocks import FloatNormalization, Head, NoisyLinear, TauEmbedding
+from iqn_blocks.blocks.chain import Link
 from iqn_blocks.blocks.dense import weight_and_bias
-from iqn_blocks.blocks.recompute import mixed_linears
+from iqn_blocks.blocks.recompute import mixed_chains
 from iqn_blocks.blocks.transformer import EncoderLayer
 from iqn_blocks.config import Config
 from iqn_blocks.functional import (
@@ -222,13 +223,7 @@ class IQN(QuantileNetwork):
     def quantile_values(self, state: Tensor, tau: Tensor, num_quantiles: int) -> Tensor:
         """The quantile path: ``s (B, D)`` and ``tau (K·B, 1)`` or ``(K, 1)`` to ``q (K·B, …)``."""
         if self.recompute:
-            value, advantage = (
-                head.read_out(head.finish(linear_out))
-                for head, linear_out in zip(
-                    self._heads(), self._mixed_linears(state, tau, num_quantiles), strict=True
-                )
-            )
-            return dueling(value, advantage)
+            return dueling(*self._recomputing_heads(state, tau, num_quantiles))
         x = hadamard_mix(state, self.tau_embedding(tau), num_quantiles)
         return dueling(self.value_head(x), self.advantage_head(x))
 
@@ -271,9 +266,17 @@ class IQN(QuantileNetwork):
     def _heads(self) -> tuple[Head, Head]:
         return self.value_head, self.advantage_head
 
-    def _mixed_linears(self, state: Tensor, tau: Tensor, num_quantiles: int) -> tuple[Tensor, ...]:
-        layers = [weight_and_bias(head.first_hidden.linear) for head in self._heads()]
-        return mixed_linears(state, tau, self.tau_embedding, layers, num_quantiles)
+    def _recomputing_heads(self, state: Tensor, tau: Tensor, num_quantiles: int) -> list[Tensor]:
+        whole = [head.links() for head in self._heads()]
+        chains = [
+            links or [Link(*weight_and_bias(head.first_hidden.linear))]
+            for links, head in zip(whole, self._heads(), strict=True)
+        ]
+        ends = mixed_chains(state, tau, self.tau_embedding, chains, num_quantiles)
+        return [
+            head.shaped(end) if links else head.read_out(head.finish(end))
+            for head, links, end in zip(self._heads(), whole, ends, strict=True)
+        ]
 
     def _noisy_layers(self) -> list[NoisyLinear]:
         return [m for m in self.modules() if isinstance(m, NoisyLinear)]

@@ -72,8 +72,8 @@ def total(result):
 @pytest.mark.parametrize(
     ("product", "like", "ways"),
     [
-        (Linears(6, 5, (4, 3), True), Normal(), [4, 3, 3]),
-        (Linears(6, 5, (4,), False), Normal(), [4, 3]),
+        (Linears(6, 5, (4, 3), True), Normal(), [5, 3, 4]),
+        (Linears(6, 5, (4,), False), Normal(), [5, 3]),
         (Convolution((2, 3, 8, 8), (4, 3, 3, 3), (2, 2), (1, 1), True), torch.ones(1), [3, 2]),
         (Attention((2, 2, 3, 4)), torch.ones(1), [1, 1]),
     ],

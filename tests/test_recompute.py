@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import iqn_blocks
+from iqn_blocks.blocks.recompute import mixed_chains
 from iqn_blocks.blocks.transformer import EncoderLayer
 from tests.configs import tiny, tiny_btr, tiny_float, tiny_multimodal, tiny_transformer
 
@@ -100,7 +101,8 @@ def test_the_feed_forward_activations_of_native_layers_are_not_kept():
 def test_batched_gradients_of_one_output():
     net = build("classic")
     tau, state = torch.rand(4, 1), torch.rand(3, net.state_dim, requires_grad=True)
-    outputs = net._mixed_linears(state, tau, 4)
+    chains = [head.links() for head in (net.value_head, net.advantage_head)]
+    outputs = mixed_chains(state, tau, net.tau_embedding, chains, 4)
     grads = torch.randn(2, *outputs[1].shape)
     found = torch.autograd.grad(outputs[1], state, grads, is_grads_batched=True, retain_graph=True)
     for one, grad in zip(found[0], grads, strict=True):

@@ -45,7 +45,7 @@ class Link(NamedTuple):
         """What the activation is of, for callers that differentiate by themselves."""
         if self.stride is not None:
             return F.conv2d(x, self.weight, self.bias, self.stride)
-        if not self.is_large(x):
+        if not _is_free(x, [self]):
             return F.linear(x, self.weight, self.bias)
         onednn: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise
         # Of a bias it takes the address alone.
@@ -70,7 +70,7 @@ class Link(NamedTuple):
 
 def chain(x: Tensor, links: Sequence[Link]) -> Tensor:
     """One link after the other: the values and gradients of PyTorch's layers."""
-    if torch.compiler.is_compiling() or not _can_be_one(x, links):
+    if not _is_free(x, links):
         return _each(x, links)
     apply: Callable[..., Tensor] = _Chain.apply
     # Tensors go in by themselves, so that autograd sees them.
@@ -108,9 +108,49 @@ def _each(x: Tensor, links: Sequence[Link]) -> Tensor:
     return x
 
 
-def _can_be_one(x: Tensor, links: Sequence[Link]) -> bool:
+def values(x: Tensor, links: Sequence[Link]) -> list[Tensor]:
+    """What each link gives, for callers that differentiate by themselves."""
+    found = []
+    for link in links:
+        x = link.product(x)
+        if link.negative_slope is not None:
+            x = activate_(x, link.negative_slope)
+        found.append(x)
+    return found
+
+
+def gradients(
+    grad: Tensor, kept: Sequence[Tensor], links: Sequence[Link], wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    """Those of the input and of every weight and bias, where ``wanted``, from that of the output.
+
+    ``kept`` are the input and what each link gave; ``grad`` is not written to.
+    """
+    found: list[Tensor | None] = []
+    for i, link in reversed(list(enumerate(links))):
+        if link.negative_slope is not None:
+            is_own = i < len(links) - 1
+            grad = _before_activation(grad, kept[i + 1], link.negative_slope, in_place=is_own)
+        goes_on = any(wanted[: 1 + 2 * i])
+        of_x, *of_tensors = link.gradients(grad, kept[i], [goes_on, *wanted[1 + 2 * i : 3 + 2 * i]])
+        found = [*of_tensors, *found]
+        if of_x is None:
+            return [None] * (1 + 2 * i) + found
+        grad = of_x
+    return [grad, *found]
+
+
+def links_of(kinds: Sequence[tuple[Any, ...]], tensors: Sequence[Any]) -> list[Link]:
+    """Links from what ``link[2:]`` and, in one row, ``link[:2]`` are."""
+    pairs = zip(tensors[::2], tensors[1::2], strict=True)
+    return [Link(*pair, *kind) for pair, kind in zip(pairs, kinds, strict=True)]
+
+
+def _is_free(x: Tensor, links: Sequence[Link]) -> bool:
+    """Whether to compute in another way than by PyTorch's layers pays, and none can tell."""
     return (
-        torch._C._get_tracing_state() is None
+        not torch.compiler.is_compiling()
+        and torch._C._get_tracing_state() is None
         and links[0].is_large(x)
         and type(x) is Tensor
         and x.device.type == "cpu"
@@ -136,51 +176,23 @@ class _Chain(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, kinds: Sequence[tuple[Any, ...]], *tensors: Tensor | None
     ) -> Tensor:
-        kept = [x]
-        for link in _links(kinds, tensors):
-            x = link.product(x)
-            if link.negative_slope is not None:
-                x = activate_(x, link.negative_slope)
-            kept.append(x)
-        if link.negative_slope is None:
-            kept.pop()
+        links = links_of(kinds, tensors)
+        found = values(x, links)
+        kept = found if links[-1].negative_slope is not None else found[:-1]
         ctx.kinds = kinds
-        ctx.save_for_backward(*tensors, *kept)
-        return x
+        ctx.save_for_backward(*tensors, x, *kept)
+        return found[-1]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         saved, count = ctx.saved_tensors, 2 * len(ctx.kinds)
-        links, kept = _links(ctx.kinds, saved[:count]), saved[count:]
+        links, kept = links_of(ctx.kinds, saved[:count]), saved[count:]
         wanted = [ctx.needs_input_grad[0], *ctx.needs_input_grad[2:]]
         if torch.is_grad_enabled() or torch._C._functorch.is_legacy_batchedtensor(grad):
             of_x, *of_tensors = _gradients_by_autograd(grad, kept[0], links, wanted)
         else:
-            of_x, *of_tensors = _gradients(grad, kept, links, wanted)
+            of_x, *of_tensors = gradients(grad, kept, links, wanted)
         return of_x, None, *of_tensors
-
-
-def _links(kinds: Sequence[tuple[Any, ...]], tensors: Sequence[Any]) -> list[Link]:
-    pairs = zip(tensors[::2], tensors[1::2], strict=True)
-    return [Link(*pair, *kind) for pair, kind in zip(pairs, kinds, strict=True)]
-
-
-def _gradients(
-    grad: Tensor, kept: Sequence[Tensor], links: Sequence[Link], wanted: Sequence[bool]
-) -> list[Tensor | None]:
-    """Those of the input and of every weight and bias, if wanted, overwriting all but the first."""
-    found: list[Tensor | None] = []
-    for i, link in reversed(list(enumerate(links))):
-        if link.negative_slope is not None:
-            is_own = i < len(links) - 1
-            grad = _before_activation(grad, kept[i + 1], link.negative_slope, in_place=is_own)
-        goes_on = any(wanted[: 1 + 2 * i])
-        of_x, *of_tensors = link.gradients(grad, kept[i], [goes_on, *wanted[1 + 2 * i : 3 + 2 * i]])
-        found = [*of_tensors, *found]
-        if of_x is None:
-            return [None] * (1 + 2 * i) + found
-        grad = of_x
-    return [grad, *found]
 
 
 def _gradients_by_autograd(
@@ -204,5 +216,11 @@ def _before_activation(grad: Tensor, out: Tensor, slope: float, *, in_place: boo
         arguments: tuple[Any, ...] = (grad, out, slope, True)
     else:
         into, arguments = torch.ops.aten.threshold_backward, (grad, out, 0)
+    if in_place:  # none of those that transform operations knows how
+        in_place = not (
+            torch.compiler.is_compiling()
+            or torch._C._are_functorch_transforms_active()
+            or torch._C._functorch.is_legacy_batchedtensor(grad)
+        )
     found: Tensor = into.grad_input(*arguments, grad_input=grad) if in_place else into(*arguments)
     return found

@@ -65,9 +65,9 @@ class Head(nn.Module):
         return first
 
     def forward(self, x: Tensor) -> Tensor:
-        links = None if torch.compiler.is_compiling() else self._links()
+        links = None if torch.compiler.is_compiling() else self.links()
         if links is not None:
-            return self._shaped(chain(x, links))
+            return self.shaped(chain(x, links))
         return self.read_out(self.features(x))
 
     def features(self, x: Tensor) -> Tensor:
@@ -85,12 +85,13 @@ class Head(nn.Module):
 
     def read_out(self, features: Tensor) -> Tensor:
         """The readout of hidden features, in ``out_shape``."""
-        return self._shaped(self.readout(features))
+        return self.shaped(self.readout(features))
 
-    def _shaped(self, out: Tensor) -> Tensor:
+    def shaped(self, out: Tensor) -> Tensor:
+        """Rows of the readout, ``(R, N·A)``, in ``out_shape``."""
         return out if len(self.out_shape) == 1 else out.view(out.shape[0], *self.out_shape)
 
-    def _links(self) -> list[Link] | None:
+    def links(self) -> list[Link] | None:
         """The head as links of a chain, if it has linear layers and activations alone."""
         if self.trunk is not None or not is_untouched(self.hidden, nn.Sequential):
             return None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from functools import reduce
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,39 +12,42 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from iqn_blocks.blocks.activation import activate_
-from iqn_blocks.blocks.chain import linear
+from iqn_blocks.blocks.chain import Link, gradients, links_of, values
 from iqn_blocks.blocks.tau import TauEmbedding
 from iqn_blocks.functional import cosine_features, hadamard_mix, wide_dtype
 
 CHUNK_ELEMENTS = 2**22  # of s ⊙ φ at a time on a CPU: 16 MiB in float32
 
 
-def mixed_linears(
+def mixed_chains(
     state: Tensor,
     tau: Tensor,
     embedding: TauEmbedding,
-    layers: Sequence[tuple[Tensor, Tensor]],
+    chains: Sequence[Sequence[Link]],
     num_quantiles: int,
-) -> tuple[Tensor, ...]:
-    """``(s ⊙ φ(τ)) Wᵀ + b`` for each ``(W, b)``, keeping neither ``φ`` nor ``s ⊙ φ`` for backward.
+) -> Sequence[Tensor]:
+    """Each chain of linear layers over ``s ⊙ φ(τ)``, keeping neither that nor ``φ`` for backward.
 
-    ``(B, D), (K·B, 1) or (K, 1) -> (K·B, out)`` for each layer. The same values and gradients as
-    :class:`TauEmbedding`, :func:`~iqn_blocks.functional.hadamard_mix` and linear layers; kept are
-    ``s``, ``τ`` and the parameters. Not differentiable twice.
+    ``(B, D), (K·B, 1) or (K, 1) -> (K·B, out)`` for each chain, whose last link has no activation.
+    The same values and gradients as :class:`TauEmbedding`,
+    :func:`~iqn_blocks.functional.hadamard_mix` and the layers; kept are ``s``, ``τ``, the
+    parameters and what is between a chain's layers. Not differentiable twice.
     """
     projection = embedding.projection
     dtype = _compute_dtype(projection.weight)
-    weights = [tensor.to(dtype) for layer in layers for tensor in layer]
-    apply: Callable[..., tuple[Tensor, ...]] = _MixedLinears.apply
-    return apply(
+    tensors = [t.to(dtype) for links in chains for link in links for t in link[:2] if t is not None]
+    apply: Callable[..., tuple[Tensor, ...]] = _MixedChains.apply
+    found = apply(
         state.to(dtype),
         tau.to(wide_dtype(projection.weight.dtype)),
         projection.weight.to(dtype),
         projection.bias.to(dtype),
         _Embedding(embedding.embedding_dimension, embedding.cosine_start, embedding.negative_slope),
         num_quantiles,
-        *weights,
+        tuple(tuple(link[2:] for link in links) for links in chains),
+        *tensors,
     )
+    return found[: len(chains)]
 
 
 def _compute_dtype(parameter: Tensor) -> torch.dtype:
@@ -62,8 +66,14 @@ class _Embedding(NamedTuple):
     negative_slope: float
 
 
-class _MixedLinears(torch.autograd.Function):
-    """Works through a few quantiles at a time, so that what is wide stays in the cache."""
+Kinds = tuple[tuple[tuple[Any, ...], ...], ...]
+
+
+class _MixedChains(torch.autograd.Function):
+    """Works through a few quantiles at a time, so that what is wide stays in the cache.
+
+    Gives the ends of the chains, then what else each link gave, which backward needs.
+    """
 
     generate_vmap_rule = True
 
@@ -75,25 +85,35 @@ class _MixedLinears(torch.autograd.Function):
         bias: Tensor,
         embedding: _Embedding,
         num_quantiles: int,
-        *layers: Tensor,
+        kinds: Kinds,
+        *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
-        parts: list[list[Tensor]] = [[] for _ in layers[::2]]
+        chains = _chains(kinds, tensors)
+        parts: list[list[Tensor]] = []
         for k, tau_k in _chunks(tau, state, num_quantiles):
             _, phi = _phi(tau_k, weight, bias, embedding)
             x = hadamard_mix(state, phi, k)
-            for part, w, b in zip(parts, layers[::2], layers[1::2], strict=True):
-                part.append(linear(x, w, b))
-        return tuple(part[0] if len(part) == 1 else torch.cat(part) for part in parts)
+            found = [values(x, links) for links in chains]
+            parts.append([*(row[-1] for row in found), *(y for row in found for y in row[:-1])])
+        if len(parts) == 1:
+            return tuple(parts[0])
+        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        state, tau, weight, bias, ctx.embedding, ctx.num_quantiles, *layers = inputs
-        ctx.save_for_backward(state, tau, weight, bias, *layers[::2])
+        state, tau, weight, bias, ctx.embedding, ctx.num_quantiles, ctx.kinds, *tensors = inputs
+        between = output[len(ctx.kinds) :]
+        ctx.mark_non_differentiable(*between)
+        ctx.save_for_backward(state, tau, weight, bias, *tensors, *between)
+        ctx.n_tensors = len(tensors)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        state, tau, weight, bias, *weights = ctx.saved_tensors
+        state, tau, weight, bias, *saved = ctx.saved_tensors
+        tensors, between = saved[: ctx.n_tensors], iter(saved[ctx.n_tensors :])
+        chains = _chains(ctx.kinds, tensors)
+        kept = [[next(between) for _ in links[:-1]] for links in chains]
         total: list[Tensor] = []
         grad_tau: list[Tensor] = []
         done = 0
@@ -102,14 +122,16 @@ class _MixedLinears(torch.autograd.Function):
             x = hadamard_mix(state, phi, k)
             rows = slice(done, done + x.shape[0])
             done = rows.stop
-            of_layers: list[Tensor] = []
-            grad_x = linear(grads[0][rows], weights[0].t())
-            for grad, w in zip(grads[1:], weights[1:], strict=True):
-                grad_x = grad_x + linear(grad[rows], w.t())
-            for grad in grads:
-                of_layers += [grad[rows].T @ x, grad[rows].sum(0)]
+            of_inputs: list[Tensor] = []
+            of_tensors: list[Tensor] = []
+            for grad, links, own in zip(grads, chains, kept, strict=False):
+                wanted = [True] * (1 + 2 * len(links))
+                of_chain = gradients(grad[rows], [x, *(y[rows] for y in own)], links, wanted)
+                of_x, *found = cast(list[Tensor], of_chain)
+                of_inputs.append(of_x)
+                of_tensors += found
 
-            grad_x = grad_x.view(k, *state.shape)
+            grad_x = reduce(torch.add, of_inputs).view(k, *state.shape)
             grad_state = (grad_x * phi.view(k, -1, state.shape[1])).sum(0)
             grad_phi = grad_x * state
             grad_phi = grad_phi.sum(1) if phi.shape[0] == k else grad_phi.flatten(0, 1)
@@ -118,9 +140,9 @@ class _MixedLinears(torch.autograd.Function):
             )
             if ctx.needs_input_grad[1]:
                 grad_tau.append(_grad_tau(grad_pre @ weight, tau_k, ctx.embedding))
-            found = [grad_state, grad_pre.T @ cosines, grad_pre.sum(0), *of_layers]
-            total = [a + b for a, b in zip(total, found, strict=True)] if total else found
-        grad_state, grad_weight, grad_bias, *of_layers = total
+            of_chunk = [grad_state, grad_pre.T @ cosines, grad_pre.sum(0), *of_tensors]
+            total = [a + b for a, b in zip(total, of_chunk, strict=True)] if total else of_chunk
+        grad_state, grad_weight, grad_bias, *of_tensors = total
         return (
             grad_state,
             torch.cat(grad_tau) if grad_tau else None,
@@ -128,8 +150,15 @@ class _MixedLinears(torch.autograd.Function):
             grad_bias,
             None,
             None,
-            *of_layers,
+            None,
+            *of_tensors,
         )
+
+
+def _chains(kinds: Kinds, tensors: Sequence[Tensor]) -> list[list[Link]]:
+    """Each chain's links, from all their weights and biases in a row."""
+    rest = iter(tensors)
+    return [links_of(row, [next(rest) for _ in range(2 * len(row))]) for row in kinds]
 
 
 def _chunks(tau: Tensor, state: Tensor, num_quantiles: int) -> Iterator[tuple[int, Tensor]]:
