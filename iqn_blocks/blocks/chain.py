@@ -216,11 +216,15 @@ def _before_activation(grad: Tensor, out: Tensor, slope: float, *, in_place: boo
         arguments: tuple[Any, ...] = (grad, out, slope, True)
     else:
         into, arguments = torch.ops.aten.threshold_backward, (grad, out, 0)
-    if in_place:  # none of those that transform operations knows how
-        in_place = not (
-            torch.compiler.is_compiling()
-            or torch._C._are_functorch_transforms_active()
-            or torch._C._functorch.is_legacy_batchedtensor(grad)
-        )
+    in_place = in_place and may_overwrite(grad)
     found: Tensor = into.grad_input(*arguments, grad_input=grad) if in_place else into(*arguments)
     return found
+
+
+def may_overwrite(*grads: Tensor) -> bool:
+    """Whether one's own gradients may hold the next: not where operations are transformed."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or any(map(torch._C._functorch.is_legacy_batchedtensor, grads))
+    )

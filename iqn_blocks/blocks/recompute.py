@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import reduce
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from iqn_blocks.blocks.activation import activate_
-from iqn_blocks.blocks.chain import Link, gradients, links_of, values
+from iqn_blocks.blocks.chain import Link, gradients, links_of, may_overwrite, values
 from iqn_blocks.blocks.tau import TauEmbedding
 from iqn_blocks.functional import cosine_features, hadamard_mix, wide_dtype
 
@@ -104,12 +103,13 @@ class _MixedChains(torch.autograd.Function):
         state, tau, weight, bias, ctx.embedding, ctx.num_quantiles, ctx.kinds, *tensors = inputs
         between = output[len(ctx.kinds) :]
         ctx.mark_non_differentiable(*between)
+        ctx.set_materialize_grads(False)  # zeros for what is between would be as wide as that is
         ctx.save_for_backward(state, tau, weight, bias, *tensors, *between)
         ctx.n_tensors = len(tensors)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         state, tau, weight, bias, *saved = ctx.saved_tensors
         tensors, between = saved[: ctx.n_tensors], iter(saved[ctx.n_tensors :])
         chains = _chains(ctx.kinds, tensors)
@@ -122,16 +122,27 @@ class _MixedChains(torch.autograd.Function):
             x = hadamard_mix(state, phi, k)
             rows = slice(done, done + x.shape[0])
             done = rows.stop
-            of_inputs: list[Tensor] = []
+            grad_x: Tensor | None = None
             of_tensors: list[Tensor] = []
             for grad, links, own in zip(grads, chains, kept, strict=False):
                 wanted = [True] * (1 + 2 * len(links))
-                of_chain = gradients(grad[rows], [x, *(y[rows] for y in own)], links, wanted)
-                of_x, *found = cast(list[Tensor], of_chain)
-                of_inputs.append(of_x)
-                of_tensors += found
+                if grad is None:  # none was asked of this chain's end
+                    of_end = x.new_zeros(x.shape[0], links[-1].weight.shape[0])
+                else:
+                    of_end = grad[rows]
+                of_x, *found = gradients(of_end, [x, *(y[rows] for y in own)], links, wanted)
+                of_tensors += cast(list[Tensor], found)
+                assert of_x is not None
+                if grad_x is None:
+                    grad_x = of_x
+                elif may_overwrite(grad_x, of_x):
+                    grad_x += of_x
+                else:
+                    grad_x = grad_x + of_x
+                del of_x
 
-            grad_x = reduce(torch.add, of_inputs).view(k, *state.shape)
+            assert grad_x is not None
+            grad_x = grad_x.view(k, *state.shape)
             grad_state = (grad_x * phi.view(k, -1, state.shape[1])).sum(0)
             grad_phi = grad_x * state
             grad_phi = grad_phi.sum(1) if phi.shape[0] == k else grad_phi.flatten(0, 1)
