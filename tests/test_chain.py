@@ -205,6 +205,14 @@ def test_where_pytorchs_own_layers_are_used(calls):
     assert not calls
 
 
+def test_operands_that_do_not_fit_get_pytorchs_error(calls):
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        linear(torch.randn(4, 6), torch.randn(7, 5), torch.randn(7))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        chain(torch.randn(4, 5), [Link(torch.randn(7, 5), None), Link(torch.randn(7, 5), None)])
+    assert len(calls) == 1
+
+
 def test_small_products_are_pytorchs():
     x, (link, *_) = CHAINS["product"]
     assert linear(x, *link[:1], nn.Parameter(link.bias)).grad_fn.name() == "AddmmBackward0"

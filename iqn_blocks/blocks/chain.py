@@ -35,10 +35,11 @@ class Link(NamedTuple):
     stride: Sequence[int] | None = None
 
     def is_large(self, x: Tensor) -> bool:
-        """Whether what is gained is more than what a call costs."""
+        """Whether ``x`` fits, and what is gained is more than what a call costs."""
         products = x.numel() * self.weight.shape[0]
         if self.stride is None:
-            return products >= FEWEST_PRODUCTS
+            fits = x.ndim > 0 and x.shape[-1] == self.weight.shape[1]
+            return fits and products >= FEWEST_PRODUCTS
         return products >= FEWEST_FEATURES * self.weight.shape[1] * self.stride[0] * self.stride[1]
 
     def product(self, x: Tensor) -> Tensor:
@@ -153,12 +154,12 @@ def _is_free(x: Tensor, links: Sequence[Link]) -> bool:
         and torch._C._get_tracing_state() is None
         and links[0].is_large(x)
         and type(x) is Tensor
-        and x.device.type == "cpu"
-        and x.dtype == torch.float32
         and all(
-            type(tensor) in (Tensor, nn.Parameter) and tensor.dtype == torch.float32
+            tensor.is_cpu
+            and tensor.dtype == torch.float32
+            and type(tensor) in (Tensor, nn.Parameter)
             for link in links
-            for tensor in link[:2]
+            for tensor in (x, *link[:2])
             if tensor is not None
         )
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
