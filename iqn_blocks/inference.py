@@ -43,6 +43,10 @@ def optimize_for_inference(net: IQN) -> InferenceIQN:
 class InferenceIQN(QuantileNetwork):
     """What :func:`optimize_for_inference` gives. In eval mode and without gradients.
 
+    It sees new weights through :meth:`refresh`, :meth:`refresh_heads`, ``load_state_dict`` of the
+    whole copy and moves such as ``.bfloat16()``; what is written into its tensors or put into its
+    modules in another way may go unseen.
+
     Like :class:`~iqn_blocks.IQN` it has ``forward``, ``q_values`` and ``example_inputs``. Noise and
     statistics are those of the last refresh: it has no ``reset_noise``, ``disable_noise`` or
     ``set_float_stats``, and neither ``save_pretrained`` nor ``recompute``. Save and

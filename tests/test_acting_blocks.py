@@ -202,10 +202,47 @@ def test_layers_for_which_there_is_no_program(kind):
     assert holder(torch.randn(1, 1, 64, 64)).isfinite().all()
 
 
-def test_an_activation_of_the_users_own_is_kept():
-    stem = blocks.ConvStem(1, (34, 34)).eval()
-    stem.activation = nn.Identity()
-    holder = nn.Sequential(copy.deepcopy(stem)).requires_grad_(False)
+class Doubled(nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+CHANGES = {
+    "no activation": ("conv stem", lambda b: setattr(b, "activation", nn.Identity())),
+    "activations": ("conv stem", lambda b: setattr(b, "activation", nn.Sequential(nn.ELU()))),
+    "padding": ("pooled stem", lambda b: b.convs.append(nn.Conv2d(32, 32, 3, padding=1))),
+    "word": ("pooled stem", lambda b: b.convs.append(nn.Conv2d(32, 32, 3, padding="same"))),
+    "pool": ("impala stem", lambda b: setattr(b.stages[0], "pool", nn.MaxPool2d(2))),
+    "dropout": ("float mlp", lambda b: b.layers.append(nn.Dropout())),
+    "two layers": (
+        "hidden layer",
+        lambda b: setattr(b, "linear", nn.Sequential(b.linear, nn.Linear(7, 7))),
+    ),
+    "own linear": ("hidden layer", lambda b: setattr(b, "linear", Doubled(5, 7))),
+    "no norm": ("encoder layer", lambda b: setattr(b, "norm1", nn.Identity())),
+    "patch": ("encoder layer", lambda b: setattr(b.linear2, "forward", lambda x: x[..., :8])),
+    "patched block": ("float mlp", lambda b: setattr(b, "forward", lambda x: x)),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_a_user_changed_is_kept(name, monkeypatch):
+    of_size(monkeypatch, "packed")
+    kind, change = CHANGES[name]
+    make, shape = BLOCKS[kind]
+    block = make().eval()
+    change(block)
+    block.eval()
+    holder = nn.Sequential(copy.deepcopy(block)).requires_grad_(False).eval()
     make_acting(holder)
-    x = torch.randn(1, 1, 34, 34)
-    torch.testing.assert_close(holder(x), stem(x).detach())
+    x = torch.randn(2, *shape)
+    torch.testing.assert_close(holder(x), block(x).detach())
+
+
+def test_forward_mode(monkeypatch):
+    of_size(monkeypatch, "packed")
+    block = blocks.FloatMLP(4, 6).eval()
+    x, twin = torch.randn(2, 4), acting(block)
+    found, expected = (torch.func.jvp(f, (x,), (torch.ones_like(x),))[1] for f in (twin, block))
+    torch.testing.assert_close(found, expected)
+    assert found.any()

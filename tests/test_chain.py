@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
 import iqn_blocks
 from iqn_blocks import blocks
 from iqn_blocks.blocks import chain as module
-from iqn_blocks.blocks.chain import Linear, Link, chain, linear
+from iqn_blocks.blocks.chain import Link, can_chain, chain, linear, through
 from tests.configs import tiny, tiny_btr, tiny_float, tiny_image, tiny_multimodal
 
 
@@ -108,18 +109,13 @@ def assert_close(found, expected):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
-FROZEN = {"nothing": (), "input": (0,), "input and first layer": (0, 1, 2), "weight": (1,)}
-
-
-@pytest.mark.parametrize("frozen", FROZEN)
+@pytest.mark.parametrize("with_input", [True, False])
 @pytest.mark.parametrize("name", CHAINS)
-def test_values_and_gradients(name, frozen, calls):
+def test_values_and_gradients(name, with_input, calls):
     x, links = CHAINS[name]
-    if len(links) == 1 and frozen == "input and first layer":
-        frozen = "input"
 
     def gradients(function):
-        *arguments, leaves = with_leaves(x, links, FROZEN[frozen])
+        *arguments, leaves = with_leaves(x, links, () if with_input else (0,))
         y = function(*arguments)
         seed = torch.ones_like(y) + y.detach()
         kept = seed.clone()
@@ -129,8 +125,42 @@ def test_values_and_gradients(name, frozen, calls):
         assert all(map(torch.equal, found, again))
         return [y, *found]
 
+    assert can_chain(*with_leaves(x, links, ())[:2])
     assert_close(gradients(chain), gradients(layers))
     assert calls == [len(links)]
+
+
+def test_what_is_partly_frozen_is_not_chained(calls):
+    x, links = CHAINS["head"]
+    for frozen in range(1, 5):
+        arguments = with_leaves(x, links, (frozen,))[:2]
+        assert not can_chain(*arguments)
+        with torch.no_grad():
+            assert can_chain(*arguments)
+    head = blocks.Head(5, [7], (3,)).requires_grad_(False)
+    head(x.clone().requires_grad_()).sum().backward()
+    assert not calls
+
+
+def test_layers_that_share_weights(calls):
+    head = blocks.Head(6, [6, 6], (3,))
+    head.hidden[1].linear = head.hidden[0].linear
+    x, parameters = torch.randn(4, 6), list(head.parameters())
+
+    def gradients(create_graph):
+        loss = head(x).square().sum()
+        return torch.autograd.grad(loss, parameters, create_graph=create_graph)
+
+    assert_close(gradients(create_graph=True), gradients(create_graph=False))
+    assert calls == [3, 3]
+
+    def of_x(function):
+        leaf = x.clone().requires_grad_()
+        y = function(leaf, torch.ones(5, 4) @ leaf)
+        return torch.autograd.grad(y.square().sum(), leaf, create_graph=True)
+
+    assert_close(of_x(linear), of_x(F.linear))
+    assert len(calls) == 3
 
 
 @pytest.mark.parametrize("name", CHAINS)
@@ -176,7 +206,8 @@ def test_an_input_that_is_used_twice(calls):
 
 def test_strided_operands(calls):
     x, weight, bias = torch.randn(5, 6).T, torch.randn(5, 7).T, torch.randn(14)[::2]
-    torch.testing.assert_close(linear(x, weight, bias), F.linear(x, weight, bias))
+    with torch.no_grad():
+        torch.testing.assert_close(linear(x, weight, bias), F.linear(x, weight, bias))
     assert calls
 
 
@@ -184,6 +215,7 @@ def test_strided_operands(calls):
 def test_where_pytorchs_own_layers_are_used(calls):
     x, (link, *_) = CHAINS["product"]
     weight, bias, *_ = link
+    weight, bias = nn.Parameter(weight), nn.Parameter(bias)
     twice = [t.double() for t in (x, weight, bias)]
     torch.testing.assert_close(linear(*twice), F.linear(*twice))
     with torch.autocast("cpu", torch.bfloat16):
@@ -198,9 +230,15 @@ def test_where_pytorchs_own_layers_are_used(calls):
     assert counter.get_total_flops() == 2 * 4 * 5 * 7
     with FakeTensorMode(allow_non_fake_inputs=True):
         linear(torch.randn(4, 5), weight, bias)
-    torch.jit.trace(Linear(5, 7), x, check_trace=False)
+    torch.jit.trace(blocks.HiddenLayer(5, 7), x, check_trace=False)
+    layer = nn.Linear(5, 7)
     torch._dynamo.reset()
-    torch.compile(Linear(5, 7), fullgraph=True, backend="eager")(x)
+    torch.compile(lambda x: through(layer, x), fullgraph=True, backend="eager")(x)
+    torch.fx.symbolic_trace(blocks.Head(5, [7], (3,)))
+    make_fx(lambda x: through(layer, x), pre_dispatch=True)(x)
+    for other in (torch.randn(()), torch.randn(1), torch.randn(4, 7)):
+        torch.testing.assert_close(linear(x, weight, other), F.linear(x, weight, other))
+    torch.testing.assert_close(linear(x, weight[0]), F.linear(x, weight[0]))
     assert linear(x.to("meta"), weight.to("meta")).shape == (4, 7)
     assert not calls
 
@@ -208,9 +246,11 @@ def test_where_pytorchs_own_layers_are_used(calls):
 def test_operands_that_do_not_fit_get_pytorchs_error(calls):
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         linear(torch.randn(4, 6), torch.randn(7, 5), torch.randn(7))
+    head = blocks.Head(5, [7, 7], (3,))
+    head.hidden[1].linear = nn.Linear(6, 7)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        chain(torch.randn(4, 5), [Link(torch.randn(7, 5), None), Link(torch.randn(7, 5), None)])
-    assert len(calls) == 1
+        head(torch.randn(4, 5))
+    assert calls == [3]
 
 
 def test_small_products_are_pytorchs():
@@ -302,9 +342,26 @@ def test_hooks_and_own_layers_of_a_stem_are_heard(calls):
     torch.testing.assert_close(stem(img), before)
     stem.activation = nn.Identity()
     assert not torch.allclose(stem(img), before)
+    stem.activation = nn.LeakyReLU(-0.2)
+    stem(img).sum().backward()
     stem.activation = nn.LeakyReLU(0.01)
     stem.convs[1] = nn.Conv2d(16, 32, 4, 2, padding=1)
     assert stem(img).shape != before.shape
+
+
+def test_patches_and_subclasses_of_a_head_are_heard(calls):
+    x = torch.randn(3, 4)
+    head = blocks.Head(4, [5], (2,))
+    head.readout.forward = lambda x: torch.full((3, 2), 7.0)
+    assert (head(x) == 7).all()
+
+    class Own(blocks.Head):
+        def features(self, x):
+            return 0 * super().features(x)
+
+    own = Own(4, [5], (2,))
+    assert torch.equal(own(x), own.readout.bias.expand(3, 2))
+    assert 2 not in calls
 
 
 def test_hooks_of_all_modules_are_heard(calls):

@@ -143,6 +143,12 @@ def test_bfloat16_copy(net):
         fast.refresh(net)
 
 
+@pytest.mark.usefixtures("size")
+def test_no_rows():
+    net = iqn_blocks.build(tiny_btr())
+    assert optimize_for_inference(net).q_values(*net.example_inputs(0)).shape == (0, 3)
+
+
 def test_the_image_is_not_written_to():
     fast = optimize_for_inference(iqn_blocks.build(tiny_btr()))
     img, floats = fast.example_inputs(2)

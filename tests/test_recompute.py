@@ -111,6 +111,17 @@ def test_batched_gradients_of_one_output():
         )
 
 
+def test_a_readout_without_a_bias():
+    net = build("float_only")
+    net.value_head.readout.bias = None
+    inputs, tau, gradients = net.example_inputs(2), torch.rand(8, 1), []
+    for net.recompute in (False, True):
+        net(*inputs, tau=tau)[0].square().sum().backward()
+        gradients.append([p.grad for p in net.parameters()])
+        net.zero_grad()
+    torch.testing.assert_close(*gradients)
+
+
 def test_it_can_be_asked_for_when_building():
     assert not iqn_blocks.build(tiny_float()).recompute
     assert iqn_blocks.build(tiny_float(), recompute=True).recompute

@@ -6,6 +6,7 @@ in the smaller ones of them. A program is a chain of calls that know their weigh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iqn_blocks.blocks.chain import Linear
+from iqn_blocks.blocks.chain import is_untouched, nobody_watches
 from iqn_blocks.blocks.dense import HiddenLayer
 from iqn_blocks.blocks.floats import FloatMLP, FloatNormalization
 from iqn_blocks.blocks.packed import (
@@ -35,21 +36,15 @@ from iqn_blocks.functional import normalize_image
 class Acting(nn.Module):
     """Comes before a block's class and gives it a program; after changes of weights :meth:`pack`.
 
-    The block's own forward runs where gradients, autocast or a compiler want it, and on devices and
-    in dtypes for which nothing can be packed.
+    The block's own forward runs where gradients, autocast, a compiler or whatever else watches
+    operations want it, and on devices and in dtypes for which nothing can be packed.
     """
 
     program: Step | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         program = self.program
-        if (
-            program is None
-            or self.training
-            or x.requires_grad
-            or torch.compiler.is_compiling()
-            or torch.is_autocast_enabled("cpu")
-        ):
+        if program is None or self.training or x.requires_grad or not nobody_watches(x):
             return self.plain(x)
         return program(x)
 
@@ -86,7 +81,7 @@ class PairNorm(nn.LayerNorm):
     """The layer normalisations of two equally wide halves: ``(R, H)`` in and out."""
 
     def forward(self, x: Tensor) -> Tensor:
-        halves = x.view(x.shape[0], 2, -1)
+        halves = x.view(x.shape[0], 2, x.shape[1] // 2)
         normalized = F.layer_norm(halves, halves.shape[2:], eps=self.eps).view(x.shape)
         return torch.addcmul(self.bias, normalized, self.weight)
 
@@ -95,10 +90,7 @@ class ActingConvStem(Acting, ConvStem):
     """A :class:`ConvStem` that only acts."""
 
     def _write(self) -> Step:
-        activation: nn.Module = self.activation
-        slope = None
-        if not isinstance(activation, nn.Identity):
-            slope = getattr(activation, "negative_slope", 0.0)
+        slope = getattr(self.activation, "negative_slope", 0.0)
         size, steps = self.image_size, []
         for conv in self.convs:
             assert isinstance(conv, nn.Conv2d)
@@ -156,20 +148,59 @@ class ActingEncoderLayer(Acting, EncoderLayer):
         return encoder_layer(self)
 
 
-_ACTING: dict[type[nn.Module], type[Acting]] = {
-    ConvStem: ActingConvStem,
-    ImpalaStem: ActingImpalaStem,
-    HiddenLayer: ActingHiddenLayer,
-    FloatNormalization: ActingFloatNormalization,
-    FloatMLP: ActingFloatMLP,
-    EncoderLayer: ActingEncoderLayer,
-}
-# What the parts of those may be, so that each program is whole.
-_PARTS = {
-    *_ACTING,
-    *(ImpalaStage, ResidualBlock, HalvingMaxPool, SelfAttention, PairNorm),
-    *(nn.Conv2d, nn.Linear, Linear, nn.LayerNorm, nn.ReLU, nn.LeakyReLU, nn.Dropout),
-    *(nn.AdaptiveMaxPool2d, nn.Identity, nn.Sequential, nn.ModuleList),
+_POOL = nn.Identity, nn.AdaptiveMaxPool2d
+
+# For each block its class for acting, and the parts that it must have, so that a program is whole.
+_ACTING: dict[type[nn.Module], tuple[type[Acting], dict[str, tuple[type[nn.Module], ...]]]] = {
+    ConvStem: (
+        ActingConvStem,
+        {
+            "pool": _POOL,
+            "convs": (nn.ModuleList,),
+            "convs.*": (nn.Conv2d,),
+            "activation": (nn.LeakyReLU, nn.ReLU),
+        },
+    ),
+    ImpalaStem: (
+        ActingImpalaStem,
+        {
+            "pool": _POOL,
+            "stages": (nn.Sequential,),
+            "stages.*": (ImpalaStage,),
+            "stages.*.conv": (nn.Conv2d,),
+            "stages.*.pool": (HalvingMaxPool,),
+            "stages.*.blocks": (nn.Sequential,),
+            "stages.*.blocks.*": (ResidualBlock,),
+            "stages.*.blocks.*.conv1": (nn.Conv2d,),
+            "stages.*.blocks.*.conv2": (nn.Conv2d,),
+        },
+    ),
+    HiddenLayer: (
+        ActingHiddenLayer,
+        {"linear": (nn.Linear,), "norm": (nn.LayerNorm, PairNorm)},
+    ),
+    FloatNormalization: (ActingFloatNormalization, {}),
+    FloatMLP: (
+        ActingFloatMLP,
+        {
+            "layers": (nn.Sequential,),
+            "layers.*": (HiddenLayer,),
+            "layers.*.linear": (nn.Linear,),
+            "layers.*.norm": (nn.LayerNorm,),
+        },
+    ),
+    EncoderLayer: (
+        ActingEncoderLayer,
+        {
+            "self_attn": (SelfAttention,),
+            "self_attn.out_proj": (nn.Linear,),
+            "linear1": (nn.Linear,),
+            "linear2": (nn.Linear,),
+            "norm1": (nn.LayerNorm,),
+            "norm2": (nn.LayerNorm,),
+            "dropout": (nn.Dropout,),
+        },
+    ),
 }
 
 
@@ -179,8 +210,8 @@ def make_acting(root: nn.Module) -> None:
     A block with a part of the user's own, or with hooks, stays as it is.
     """
     for block in root.children():
-        acting = _ACTING.get(type(block))
-        if acting is None or not all(map(_is_plain, block.modules())):
+        acting, parts = _ACTING.get(type(block), (None, {}))
+        if acting is None or not _has_the_usual(block, parts):
             make_acting(block)
         else:
             block.__class__ = acting
@@ -200,24 +231,32 @@ def _pack_again(block: Acting, _: object) -> None:
     block.pack()
 
 
-def _is_plain(part: nn.Module) -> bool:
-    return type(part) in _PARTS and not (
-        part._forward_hooks or part._forward_pre_hooks or _is_unusual(part)
-    )
+def _has_the_usual(block: nn.Module, parts: dict[str, tuple[type[nn.Module], ...]]) -> bool:
+    """Whether a block consists of these parts, none of which is unusual or has hooks."""
+    if not is_untouched(block, type(block)):
+        return False
+    for name, part in block.named_modules():
+        kinds = parts.get(re.sub(r"\b\d+\b", "*", name), ())
+        if name and not (is_untouched(part, *kinds) and _is_usual(part)):
+            return False
+    return True
 
 
-def _is_unusual(part: nn.Module) -> bool:
-    """A layer's options that the blocks of this library never set."""
+def _is_usual(part: nn.Module) -> bool:
+    """Whether a layer has the options that the blocks of this library set."""
     if isinstance(part, nn.Conv2d):
-        plain = part.bias is not None and part.groups == 1 and part.dilation == (1, 1)
-        return not plain or part.padding_mode != "zeros"
-    return isinstance(part, nn.LayerNorm | nn.Linear) and part.bias is None
+        usual = part.bias is not None and part.groups == 1 and part.dilation == (1, 1)
+        return usual and part.padding_mode == "zeros" and not isinstance(part.padding, str)
+    return not isinstance(part, nn.LayerNorm | nn.Linear) or part.bias is not None
 
 
 def _size_after(conv: nn.Conv2d, size: tuple[int, int]) -> tuple[int, int]:
+    padding = map(int, conv.padding)
     height, width = (
-        (side - kernel) // stride + 1
-        for side, kernel, stride in zip(size, conv.kernel_size, conv.stride, strict=True)
+        (side + 2 * pad - kernel) // stride + 1
+        for side, pad, kernel, stride in zip(
+            size, padding, conv.kernel_size, conv.stride, strict=True
+        )
     )
     return height, width
 

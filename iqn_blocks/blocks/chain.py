@@ -22,6 +22,8 @@ FEWEST_PRODUCTS = 2**25
 # From so many numbers on a first feature map is worth a function of its own.
 FEWEST_FEATURES = 2**20
 
+_HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
 
 class Link(NamedTuple):
     """``activation(x Wᵀ + b)``, or of a convolution without padding if there is a ``stride``.
@@ -34,45 +36,62 @@ class Link(NamedTuple):
     negative_slope: float | None = None
     stride: Sequence[int] | None = None
 
-    def is_large(self, x: Tensor) -> bool:
-        """Whether ``x`` fits, and what is gained is more than what a call costs."""
-        products = x.numel() * self.weight.shape[0]
-        if self.stride is None:
-            fits = x.ndim > 0 and x.shape[-1] == self.weight.shape[1]
-            return fits and products >= FEWEST_PRODUCTS
-        return products >= FEWEST_FEATURES * self.weight.shape[1] * self.stride[0] * self.stride[1]
+    def pays(self, x: Tensor) -> bool:
+        """Whether it is a float32 layer that fits ``x``, large enough for what a call costs."""
+        weight, bias, _, stride = self
+        if not all(map(_is_usual, (x, weight))) or not (bias is None or _is_usual(bias)):
+            return False
+        if bias is not None and bias.shape != weight.shape[:1]:
+            return False
+        if stride is None:
+            fits = weight.ndim == 2 and x.ndim > 0 and x.shape[-1] == weight.shape[1]
+            return fits and has_enough_products(x, weight.shape[0])
+        features = x.numel() * weight.shape[0] // (weight.shape[1] * stride[0] * stride[1])
+        return features >= FEWEST_FEATURES
 
     def product(self, x: Tensor) -> Tensor:
-        """What the activation is of, for callers that differentiate by themselves."""
+        """``x Wᵀ + b`` or the convolution, without a graph."""
         if self.stride is not None:
             return F.conv2d(x, self.weight, self.bias, self.stride)
-        if not _is_free(x, [self]):
+        if not (nobody_watches(x) and self.pays(x)):
             return F.linear(x, self.weight, self.bias)
         onednn: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise
         # Of a bias it takes the address alone.
         bias = None if self.bias is None else self.bias.contiguous()
         return onednn(x, self.weight, bias, "none", [], "")
 
-    def gradients(self, grad: Tensor, x: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
-        """Those of the input, the weight and the bias, from that of the product."""
+    def gradients(self, grad: Tensor, x: Tensor, wants_x: bool) -> list[Tensor | None]:
+        """Those of the input, the weight and the bias, from that of :meth:`product`."""
         if self.stride is not None:
             backward: Callable[..., list[Tensor | None]] = torch.ops.aten.convolution_backward
             sizes, geometry = [self.weight.shape[0]], (self.stride, [0, 0], [1, 1])
-            return backward(
-                grad, x, self.weight, sizes, *geometry, False, [0, 0], 1, [bool(w) for w in wanted]
-            )
+            wanted = [wants_x, True, self.bias is not None]
+            return backward(grad, x, self.weight, sizes, *geometry, False, [0, 0], 1, wanted)
         rows = grad.reshape(-1, grad.shape[-1])
         return [
-            Link(self.weight.t(), None).product(grad) if wanted[0] else None,
-            rows.t() @ x.reshape(-1, x.shape[-1]) if wanted[1] else None,
-            rows.sum(0) if wanted[2] else None,
+            Link(self.weight.t(), None).product(grad) if wants_x else None,
+            rows.t() @ x.reshape(-1, x.shape[-1]),
+            None if self.bias is None else rows.sum(0),
         ]
 
 
+def has_enough_products(x: Tensor, out_features: int) -> bool:
+    """Whether a matrix product is large enough for a chain to pay."""
+    return x.numel() * out_features >= FEWEST_PRODUCTS
+
+
+def can_chain(x: Tensor, links: Sequence[Link]) -> bool:
+    """Whether :func:`chain` pays for these links, and none can tell it from PyTorch's layers."""
+    if not nobody_watches(x) or not links[0].pays(x):
+        return False
+    tensors = [tensor for link in links for tensor in link[:2] if tensor is not None]
+    # What is partly frozen keeps less for backward as single layers.
+    trained = not torch.is_grad_enabled() or all(tensor.requires_grad for tensor in tensors)
+    return trained and all(map(_is_usual, tensors))
+
+
 def chain(x: Tensor, links: Sequence[Link]) -> Tensor:
-    """One link after the other: the values and gradients of PyTorch's layers."""
-    if not _is_free(x, links):
-        return _each(x, links)
+    """One link after the other, where :func:`can_chain`: values and gradients of the layers."""
     apply: Callable[..., Tensor] = _Chain.apply
     # Tensors go in by themselves, so that autograd sees them.
     return apply(x, [link[2:] for link in links], *(t for link in links for t in link[:2]))
@@ -80,24 +99,58 @@ def chain(x: Tensor, links: Sequence[Link]) -> Tensor:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x Wᵀ + b``: ``(…, in) -> (…, out)``, in values and gradients ``F.linear``."""
-    return chain(x, [Link(weight, bias)])
+    links = [Link(weight, bias)]
+    return chain(x, links) if can_chain(x, links) else F.linear(x, weight, bias)
 
 
-class Linear(nn.Linear):
-    """An ``nn.Linear`` that computes by :func:`linear`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
+def through(layer: nn.Module, x: Tensor) -> Tensor:
+    """``layer(x)``, by :func:`linear` if the layer is nothing else."""
+    if is_untouched(layer, nn.Linear) and not torch.compiler.is_compiling():
+        assert isinstance(layer, nn.Linear)
+        return linear(x, layer.weight, layer.bias)
+    out: Tensor = layer(x)
+    return out
 
 
 def is_untouched(layer: nn.Module, *kinds: type[nn.Module]) -> bool:
-    """Whether a layer is of these very kinds and without hooks, so that parameters tell all."""
+    """Whether a layer is of these very kinds, without hooks or patches: its parameters tell all."""
     return type(layer) in kinds and not (
         layer._forward_hooks
         or layer._forward_pre_hooks
         or layer._backward_hooks
         or layer._backward_pre_hooks
+        or layer._compiled_call_impl is not None
+        or "forward" in layer.__dict__
         or nn.modules.module._has_any_global_hook()  # type: ignore[no-untyped-call]
+    )
+
+
+def nobody_watches(x: Tensor) -> bool:
+    """Whether ``x`` is a plain tensor on a CPU, and nothing records or transforms operations.
+
+    Who does expects PyTorch's own.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and type(x) is Tensor
+        and x.is_cpu
+        and not torch.is_autocast_enabled("cpu")
+        and forward_ad._current_level < 0
+        and not torch._C._are_functorch_transforms_active()
+        and not torch._C._functorch.is_legacy_batchedtensor(x)
+        and not torch._C._len_torch_dispatch_stack()
+        and not torch._ops._len_torch_dispatch_stack_pre_dispatch()  # type: ignore[no-untyped-call]
+        and torch._C._get_tracing_state() is None
+    )
+
+
+def _is_usual(tensor: Tensor) -> bool:
+    return (
+        _HAS_ONEDNN
+        and tensor.is_cpu
+        and tensor.dtype == torch.float32
+        and tensor.layout == torch.strided
+        and type(tensor) in (Tensor, nn.Parameter)
     )
 
 
@@ -121,55 +174,28 @@ def values(x: Tensor, links: Sequence[Link]) -> list[Tensor]:
 
 
 def gradients(
-    grad: Tensor, kept: Sequence[Tensor], links: Sequence[Link], wanted: Sequence[bool]
+    grad: Tensor, kept: Sequence[Tensor], links: Sequence[Link], wants_x: bool
 ) -> list[Tensor | None]:
-    """Those of the input and of every weight and bias, where ``wanted``, from that of the output.
+    """Those of the input, if wanted, and of every weight and bias, from that of the output.
 
     ``kept`` are the input and what each link gave; ``grad`` is not written to.
     """
     found: list[Tensor | None] = []
+    of_x: Tensor | None = grad
     for i, link in reversed(list(enumerate(links))):
+        assert of_x is not None
         if link.negative_slope is not None:
             is_own = i < len(links) - 1
-            grad = _before_activation(grad, kept[i + 1], link.negative_slope, in_place=is_own)
-        goes_on = any(wanted[: 1 + 2 * i])
-        of_x, *of_tensors = link.gradients(grad, kept[i], [goes_on, *wanted[1 + 2 * i : 3 + 2 * i]])
+            of_x = _before_activation(of_x, kept[i + 1], link.negative_slope, in_place=is_own)
+        of_x, *of_tensors = link.gradients(of_x, kept[i], wants_x or i > 0)
         found = [*of_tensors, *found]
-        if of_x is None:
-            return [None] * (1 + 2 * i) + found
-        grad = of_x
-    return [grad, *found]
+    return [of_x, *found]
 
 
 def links_of(kinds: Sequence[tuple[Any, ...]], tensors: Sequence[Any]) -> list[Link]:
     """Links from what ``link[2:]`` and, in one row, ``link[:2]`` are."""
     pairs = zip(tensors[::2], tensors[1::2], strict=True)
     return [Link(*pair, *kind) for pair, kind in zip(pairs, kinds, strict=True)]
-
-
-def _is_free(x: Tensor, links: Sequence[Link]) -> bool:
-    """Whether to compute in another way than by PyTorch's layers pays, and none can tell."""
-    return (
-        not torch.compiler.is_compiling()
-        and torch._C._get_tracing_state() is None
-        and links[0].is_large(x)
-        and type(x) is Tensor
-        and all(
-            tensor.is_cpu
-            and tensor.dtype == torch.float32
-            and type(tensor) in (Tensor, nn.Parameter)
-            for link in links
-            for tensor in (x, *link[:2])
-            if tensor is not None
-        )
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and not torch.is_autocast_enabled("cpu")
-        # Whoever looks on or transforms expects PyTorch's own operations.
-        and forward_ad._current_level < 0
-        and not torch._C._are_functorch_transforms_active()
-        and not torch._C._functorch.is_legacy_batchedtensor(x)
-        and not torch._C._len_torch_dispatch_stack()
-    )
 
 
 class _Chain(torch.autograd.Function):
@@ -188,26 +214,34 @@ class _Chain(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         saved, count = ctx.saved_tensors, 2 * len(ctx.kinds)
         links, kept = links_of(ctx.kinds, saved[:count]), saved[count:]
-        wanted = [ctx.needs_input_grad[0], *ctx.needs_input_grad[2:]]
-        if torch.is_grad_enabled() or torch._C._functorch.is_legacy_batchedtensor(grad):
-            of_x, *of_tensors = _gradients_by_autograd(grad, kept[0], links, wanted)
+        wants_x = ctx.needs_input_grad[0]
+        if torch.is_grad_enabled() or not may_overwrite(grad):
+            of_x, *of_tensors = _gradients_by_autograd(grad, kept[0], links, wants_x)
         else:
-            of_x, *of_tensors = gradients(grad, kept, links, wanted)
+            of_x, *of_tensors = gradients(grad, kept, links, wants_x)
         return of_x, None, *of_tensors
 
 
 def _gradients_by_autograd(
-    grad: Tensor, x: Tensor, links: Sequence[Link], wanted: Sequence[bool]
+    grad: Tensor, x: Tensor, links: Sequence[Link], wants_x: bool
 ) -> list[Tensor | None]:
-    """The same by PyTorch's layers: for gradients of gradients, and for many at a time."""
+    """The same by PyTorch's layers: for gradients of gradients, and where those are transformed."""
+    create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
+        # Of aliases: one tensor may come in twice, or depend on another.
+        x = x.view_as(x)
+        links = [
+            link._replace(
+                weight=link.weight.view_as(link.weight),
+                bias=None if link.bias is None else link.bias.view_as(link.bias),
+            )
+            for link in links
+        ]
         y = _each(x, links)
-    inputs = [x, *(tensor for link in links for tensor in link[:2])]
-    leaves = [
-        tensor for tensor, want in zip(inputs, wanted, strict=True) if want and tensor is not None
-    ]
-    found = iter(torch.autograd.grad(y, leaves, grad, create_graph=torch.is_grad_enabled()))
-    return [next(found) if want else None for want in wanted]
+    inputs = [x if wants_x else None, *(tensor for link in links for tensor in link[:2])]
+    leaves = [tensor for tensor in inputs if tensor is not None]
+    found = iter(torch.autograd.grad(y, leaves, grad, create_graph=create_graph))
+    return [None if tensor is None else next(found) for tensor in inputs]
 
 
 def _before_activation(grad: Tensor, out: Tensor, slope: float, *, in_place: bool) -> Tensor:
@@ -226,6 +260,7 @@ def may_overwrite(*grads: Tensor) -> bool:
     """Whether one's own gradients may hold the next: not where operations are transformed."""
     return not (
         torch.compiler.is_compiling()
+        or forward_ad._current_level >= 0
         or torch._C._are_functorch_transforms_active()
         or any(map(torch._C._functorch.is_legacy_batchedtensor, grads))
     )

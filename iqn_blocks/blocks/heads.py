@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
 from iqn_blocks.blocks.activation import Activation
-from iqn_blocks.blocks.chain import Linear, Link, chain, is_untouched
+from iqn_blocks.blocks.chain import (
+    Link,
+    can_chain,
+    chain,
+    has_enough_products,
+    is_untouched,
+    nobody_watches,
+)
 from iqn_blocks.blocks.dense import HiddenLayer, make_linear, weight_and_bias
 from iqn_blocks.blocks.noisy import NoisyLinear
 from iqn_blocks.blocks.transformer import IQNTransformerTrunk
@@ -65,9 +71,10 @@ class Head(nn.Module):
         return first
 
     def forward(self, x: Tensor) -> Tensor:
-        links = None if torch.compiler.is_compiling() else self.links()
-        if links is not None:
-            return self.shaped(chain(x, links))
+        if nobody_watches(x) and self._is_large(x):
+            links = self.links()
+            if links is not None and can_chain(x, links):
+                return self.shaped(chain(x, links))
         return self.read_out(self.features(x))
 
     def features(self, x: Tensor) -> Tensor:
@@ -93,16 +100,23 @@ class Head(nn.Module):
 
     def links(self) -> list[Link] | None:
         """The head as links of a chain, if it has linear layers and activations alone."""
-        if self.trunk is not None or not is_untouched(self.hidden, nn.Sequential):
+        if type(self) is not Head or self.trunk is not None:
+            return None
+        if not is_untouched(self.hidden, nn.Sequential):
             return None
         links = []
         for layer in self.hidden:
             if not isinstance(layer, HiddenLayer) or not layer.is_only_linear():
                 return None
             links.append(Link(*weight_and_bias(layer.linear), layer.negative_slope))
-        if not is_untouched(self.readout, Linear, NoisyLinear):
+        if not is_untouched(self.readout, nn.Linear, NoisyLinear):
             return None
         return [*links, Link(*weight_and_bias(self.readout))]
+
+    def _is_large(self, x: Tensor) -> bool:
+        """Whether it may pay to look at the weights, which noise makes anew each time."""
+        first = getattr(self.hidden[0], "linear", None)
+        return has_enough_products(x, getattr(first, "out_features", 0))
 
     def extra_repr(self) -> str:
         return f"out_shape={self.out_shape}"

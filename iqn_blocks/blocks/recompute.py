@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +34,7 @@ def mixed_chains(
     """
     projection = embedding.projection
     dtype = _compute_dtype(projection.weight)
-    tensors = [t.to(dtype) for links in chains for link in links for t in link[:2] if t is not None]
+    tensors = [t for links in chains for link in links for t in link[:2]]
     apply: Callable[..., tuple[Tensor, ...]] = _MixedChains.apply
     found = apply(
         state.to(dtype),
@@ -44,7 +44,7 @@ def mixed_chains(
         _Embedding(embedding.embedding_dimension, embedding.cosine_start, embedding.negative_slope),
         num_quantiles,
         tuple(tuple(link[2:] for link in links) for links in chains),
-        *tensors,
+        *(None if tensor is None else tensor.to(dtype) for tensor in tensors),
     )
     return found[: len(chains)]
 
@@ -85,7 +85,7 @@ class _MixedChains(torch.autograd.Function):
         embedding: _Embedding,
         num_quantiles: int,
         kinds: Kinds,
-        *tensors: Tensor,
+        *tensors: Tensor | None,
     ) -> tuple[Tensor, ...]:
         chains = _chains(kinds, tensors)
         parts: list[list[Tensor]] = []
@@ -114,7 +114,7 @@ class _MixedChains(torch.autograd.Function):
         tensors, between = saved[: ctx.n_tensors], iter(saved[ctx.n_tensors :])
         chains = _chains(ctx.kinds, tensors)
         kept = [[next(between) for _ in links[:-1]] for links in chains]
-        total: list[Tensor] = []
+        total: list[Tensor | None] = []
         grad_tau: list[Tensor] = []
         done = 0
         for k, tau_k in _chunks(tau, state, ctx.num_quantiles):
@@ -123,15 +123,14 @@ class _MixedChains(torch.autograd.Function):
             rows = slice(done, done + x.shape[0])
             done = rows.stop
             grad_x: Tensor | None = None
-            of_tensors: list[Tensor] = []
-            for grad, links, own in zip(grads, chains, kept, strict=False):
-                wanted = [True] * (1 + 2 * len(links))
+            of_tensors: list[Tensor | None] = []
+            for grad, links, own in zip(grads[: len(chains)], chains, kept, strict=True):
                 if grad is None:  # none was asked of this chain's end
                     of_end = x.new_zeros(x.shape[0], links[-1].weight.shape[0])
                 else:
                     of_end = grad[rows]
-                of_x, *found = gradients(of_end, [x, *(y[rows] for y in own)], links, wanted)
-                of_tensors += cast(list[Tensor], found)
+                of_x, *found = gradients(of_end, [x, *(y[rows] for y in own)], links, True)
+                of_tensors += found
                 assert of_x is not None
                 if grad_x is None:
                     grad_x = of_x
@@ -151,22 +150,19 @@ class _MixedChains(torch.autograd.Function):
             )
             if ctx.needs_input_grad[1]:
                 grad_tau.append(_grad_tau(grad_pre @ weight, tau_k, ctx.embedding))
-            of_chunk = [grad_state, grad_pre.T @ cosines, grad_pre.sum(0), *of_tensors]
-            total = [a + b for a, b in zip(total, of_chunk, strict=True)] if total else of_chunk
-        grad_state, grad_weight, grad_bias, *of_tensors = total
-        return (
-            grad_state,
-            torch.cat(grad_tau) if grad_tau else None,
-            grad_weight,
-            grad_bias,
-            None,
-            None,
-            None,
-            *of_tensors,
-        )
+            of_embedding = [grad_state, grad_pre.T @ cosines, grad_pre.sum(0)]
+            of_chunk = [*of_embedding, *of_tensors]
+            total = list(map(_sum, total, of_chunk)) if total else of_chunk
+        of_state, of_weight, of_bias, *of_tensors = total
+        of_tau = torch.cat(grad_tau) if grad_tau else None
+        return of_state, of_tau, of_weight, of_bias, None, None, None, *of_tensors
 
 
-def _chains(kinds: Kinds, tensors: Sequence[Tensor]) -> list[list[Link]]:
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return None if a is None or b is None else a + b
+
+
+def _chains(kinds: Kinds, tensors: Sequence[Tensor | None]) -> list[list[Link]]:
     """Each chain's links, from all their weights and biases in a row."""
     rest = iter(tensors)
     return [links_of(row, [next(rest) for _ in range(2 * len(row))]) for row in kinds]

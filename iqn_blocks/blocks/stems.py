@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from iqn_blocks.blocks.activation import Activation, slope_below_zero
-from iqn_blocks.blocks.chain import Link, chain, is_untouched
+from iqn_blocks.blocks.chain import Link, can_chain, chain, is_untouched, nobody_watches
 from iqn_blocks.blocks.pool import HalvingMaxPool
 from iqn_blocks.blocks.spectral import SpectralNormConv2d
 from iqn_blocks.functional import Uint8Scaling, normalize_image
@@ -111,8 +111,8 @@ class ConvStem(ImageStem):
         return cast(nn.Conv2d, self.convs[0])
 
     def features(self, img: Tensor) -> Tensor:
-        links = None if torch.compiler.is_compiling() else self._links()
-        if links is not None:
+        links = self._links() if nobody_watches(img) else None
+        if links is not None and can_chain(img, links):
             return chain(img, links)
         for conv in self.convs:
             img = self.activation(conv(img))
@@ -123,6 +123,8 @@ class ConvStem(ImageStem):
         if not is_untouched(self.activation, nn.LeakyReLU, nn.ReLU):
             return None
         slope, links = getattr(self.activation, "negative_slope", 0.0), []
+        if slope < 0:  # what PyTorch cannot differentiate in place
+            return None
         for conv in self.convs:
             if not (isinstance(conv, nn.Conv2d) and is_untouched(conv, nn.Conv2d)):
                 return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from iqn_blocks.blocks.activation import Activation, activate_, slope_below_zero
-from iqn_blocks.blocks.chain import Linear
+from iqn_blocks.blocks.chain import through
 from iqn_blocks.functional import cosine_features, wide_dtype
 
 
@@ -28,14 +28,14 @@ class TauEmbedding(nn.Module):
         self.embedding_dimension = embedding_dimension
         self.cosine_start = cosine_start
         self.negative_slope = slope_below_zero(activation)
-        self.projection = Linear(embedding_dimension, state_dim)
+        self.projection = nn.Linear(embedding_dimension, state_dim)
 
     def forward(self, tau: Tensor) -> Tensor:
         dtype = self.projection.weight.dtype
         cosines = cosine_features(
             tau.to(wide_dtype(dtype)), self.embedding_dimension, self.cosine_start
         )
-        return activate_(self.projection(cosines.to(dtype)), self.negative_slope)
+        return activate_(through(self.projection, cosines.to(dtype)), self.negative_slope)
 
     def extra_repr(self) -> str:
         last = self.cosine_start + self.embedding_dimension - 1

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from iqn_blocks.blocks.chain import Linear, linear
+from iqn_blocks.blocks.chain import linear, through
 
 
 class SelfAttention(nn.Module):
@@ -25,7 +25,7 @@ class SelfAttention(nn.Module):
         self.n_heads, self.dropout = n_heads, dropout
         like = nn.MultiheadAttention(d_model, n_heads)
         self.in_proj_weight, self.in_proj_bias = like.in_proj_weight, like.in_proj_bias
-        self.out_proj = Linear(d_model, d_model)
+        self.out_proj = nn.Linear(d_model, d_model)
         self.out_proj.load_state_dict(like.out_proj.state_dict())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ class SelfAttention(nn.Module):
         q, k, v = qkv.transpose(1, 3).unbind(2)
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-        out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        out: Tensor = through(self.out_proj, mixed.transpose(1, 2).flatten(2))
         return out
 
     def extra_repr(self) -> str:
@@ -54,8 +54,8 @@ class EncoderLayer(nn.Module):
     def __init__(self, d_model: int, n_heads: int, ff_dim: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.self_attn = SelfAttention(d_model, n_heads, dropout=dropout)
-        self.linear1 = Linear(d_model, ff_dim)
-        self.linear2 = Linear(ff_dim, d_model)
+        self.linear1 = nn.Linear(d_model, ff_dim)
+        self.linear2 = nn.Linear(ff_dim, d_model)
         self.norm1 = nn.LayerNorm(d_model)
         self.norm2 = nn.LayerNorm(d_model)
         self.dropout = nn.Dropout(dropout)
@@ -63,7 +63,7 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm1(x + self.dropout(self.self_attn(x)))
-        wide = self.linear1(x)
+        wide = through(self.linear1, x)
         if self.recompute and wide.requires_grad:
             narrow = checkpoint(
                 self._narrow,
@@ -77,7 +77,7 @@ class EncoderLayer(nn.Module):
         return out
 
     def _narrow(self, wide: Tensor) -> Tensor:
-        narrow: Tensor = self.linear2(self.dropout(F.gelu(wide)))
+        narrow: Tensor = through(self.linear2, self.dropout(F.gelu(wide)))
         return narrow
 
 
