@@ -177,19 +177,15 @@ class FoldedHeads(Acting):
     def _write(self) -> Step | None:
         if self.first is None or len(self.value.hidden) + len(self.advantage.hidden) > 2:
             return None
-        assert isinstance(self.first, Acting)
+        if not isinstance(self.first, Acting) or self.first.program is None:
+            return None
         hidden, phi, weight, bias = self.first.program, self.phi[:, None], self.weight, self.bias
-        assert hidden is not None
         k, out_shape = len(phi), self.out_shape
-        levels = phi.new_full((1, k), 1 / k)
-        is_exact = phi.dtype == torch.float32  # 1 / K has few digits in bfloat16
+        levels = _level_weights(phi, k) if phi.dtype == torch.float32 else None
 
         def program(state: Tensor) -> Tensor:
             features = hidden(torch.flatten(state * phi, 0, 1))
-            if is_exact:
-                mean = torch.mm(levels, features.view(k, -1)).view(-1, weight.shape[1])
-            else:
-                mean = mean_over_quantiles(features, k)
+            mean = mean_over_quantiles(features, k) if levels is None else _weigh(features, levels)
             return F.linear(mean, weight, bias).view(-1, *out_shape)
 
         return program
@@ -248,9 +244,16 @@ def _mean_over_quantiles(features: Tensor, k: int) -> Tensor:
     autocast = torch.is_autocast_enabled(features.device.type)
     if features.dtype != torch.float32 or autocast:  # where 1 / K may have few digits
         return mean_over_quantiles(features, k)
-    # A product takes a third of the time of a sum and a division.
-    weights = features.new_full((1, k), 1 / k)
-    return (weights @ features.view(k, -1)).view(-1, features.shape[1])
+    return _weigh(features, _level_weights(features, k))
+
+
+def _level_weights(like: Tensor, k: int) -> Tensor:
+    return like.new_full((1, k), 1 / k)
+
+
+def _weigh(features: Tensor, weights: Tensor) -> Tensor:
+    """A mean as a product, which takes a third of the time of a sum and a division."""
+    return torch.mm(weights, features.view(weights.shape[1], -1)).view(-1, features.shape[1])
 
 
 def _plain_copy(module: Part) -> Part:

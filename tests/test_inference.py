@@ -144,6 +144,17 @@ def test_bfloat16_copy(net):
 
 
 @pytest.mark.usefixtures("size")
+def test_a_copy_made_while_all_modules_have_a_hook():
+    net = iqn_blocks.build(tiny_btr()).eval()
+    hook = nn.modules.module.register_module_forward_hook(lambda *call: None)
+    try:
+        fast = optimize_for_inference(net)
+    finally:
+        hook.remove()
+    assert_same_values(fast, net)
+
+
+@pytest.mark.usefixtures("size")
 def test_no_rows():
     net = iqn_blocks.build(tiny_btr())
     assert optimize_for_inference(net).q_values(*net.example_inputs(0)).shape == (0, 3)

@@ -73,7 +73,7 @@ class Acting(nn.Module):
         return {**self.__dict__, "program": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        super().__setstate__(state)  # type: ignore[no-untyped-call]  # likewise
         self.pack()
 
 
@@ -216,7 +216,8 @@ def make_acting(root: nn.Module) -> None:
         else:
             block.__class__ = acting
         if isinstance(block, Acting):
-            block.register_load_state_dict_post_hook(_pack_again)  # type: ignore[no-untyped-call]
+            watch: Any = block.register_load_state_dict_post_hook  # torch leaves it untyped
+            watch(_pack_again)
             block.pack()
 
 

@@ -112,6 +112,11 @@ def through(layer: nn.Module, x: Tensor) -> Tensor:
     return out
 
 
+# torch leaves both untyped
+_has_any_global_hook: Callable[[], bool] = nn.modules.module._has_any_global_hook
+_count_modes_before_dispatch: Callable[[], int] = torch._ops._len_torch_dispatch_stack_pre_dispatch
+
+
 def is_untouched(layer: nn.Module, *kinds: type[nn.Module]) -> bool:
     """Whether a layer is of these very kinds, without hooks or patches: its parameters tell all."""
     return type(layer) in kinds and not (
@@ -121,7 +126,7 @@ def is_untouched(layer: nn.Module, *kinds: type[nn.Module]) -> bool:
         or layer._backward_pre_hooks
         or layer._compiled_call_impl is not None
         or "forward" in layer.__dict__
-        or nn.modules.module._has_any_global_hook()  # type: ignore[no-untyped-call]
+        or _has_any_global_hook()
     )
 
 
@@ -139,7 +144,7 @@ def nobody_watches(x: Tensor) -> bool:
         and not torch._C._are_functorch_transforms_active()
         and not torch._C._functorch.is_legacy_batchedtensor(x)
         and not torch._C._len_torch_dispatch_stack()
-        and not torch._ops._len_torch_dispatch_stack_pre_dispatch()  # type: ignore[no-untyped-call]
+        and not _count_modes_before_dispatch()
         and torch._C._get_tracing_state() is None
     )
 

@@ -122,25 +122,9 @@ class _MixedChains(torch.autograd.Function):
             x = hadamard_mix(state, phi, k)
             rows = slice(done, done + x.shape[0])
             done = rows.stop
-            grad_x: Tensor | None = None
-            of_tensors: list[Tensor | None] = []
-            for grad, links, own in zip(grads[: len(chains)], chains, kept, strict=True):
-                if grad is None:  # none was asked of this chain's end
-                    of_end = x.new_zeros(x.shape[0], links[-1].weight.shape[0])
-                else:
-                    of_end = grad[rows]
-                of_x, *found = gradients(of_end, [x, *(y[rows] for y in own)], links, True)
-                of_tensors += found
-                assert of_x is not None
-                if grad_x is None:
-                    grad_x = of_x
-                elif may_overwrite(grad_x, of_x):
-                    grad_x += of_x
-                else:
-                    grad_x = grad_x + of_x
-                del of_x
-
-            assert grad_x is not None
+            ends = [None if grad is None else grad[rows] for grad in grads[: len(chains)]]
+            own = [[y[rows] for y in outputs] for outputs in kept]
+            grad_x, of_tensors = _through_chains(ends, x, chains, own)
             grad_x = grad_x.view(k, *state.shape)
             grad_state = (grad_x * phi.view(k, -1, state.shape[1])).sum(0)
             grad_phi = grad_x * state
@@ -156,6 +140,32 @@ class _MixedChains(torch.autograd.Function):
         of_state, of_weight, of_bias, *of_tensors = total
         of_tau = torch.cat(grad_tau) if grad_tau else None
         return of_state, of_tau, of_weight, of_bias, None, None, None, *of_tensors
+
+
+def _through_chains(
+    grads: Sequence[Tensor | None],
+    x: Tensor,
+    chains: Sequence[Sequence[Link]],
+    kept: Sequence[Sequence[Tensor]],
+) -> tuple[Tensor, list[Tensor | None]]:
+    """The gradient of what all chains read, added up, and those of their weights and biases."""
+    grad_x: Tensor | None = None
+    of_tensors: list[Tensor | None] = []
+    for grad, links, own in zip(grads, chains, kept, strict=True):
+        if grad is None:  # none was asked of this chain's end
+            grad = x.new_zeros(x.shape[0], links[-1].weight.shape[0])
+        of_x, *found = gradients(grad, [x, *own], links, True)
+        of_tensors += found
+        assert of_x is not None
+        if grad_x is None:
+            grad_x = of_x
+        elif may_overwrite(grad_x, of_x):
+            grad_x += of_x
+        else:
+            grad_x = grad_x + of_x
+        del of_x  # it is wide
+    assert grad_x is not None
+    return grad_x, of_tensors
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
