@@ -204,6 +204,29 @@ def test_an_input_that_is_used_twice(calls):
     assert calls
 
 
+def test_a_backward_in_forward_mode(calls):
+    x, links = CHAINS["head"]
+
+    def tangent(function):
+        *arguments, leaves = with_leaves(x, links, ())
+        y = function(*arguments)
+        with forward_ad.dual_level():
+            seed = forward_ad.make_dual(torch.ones_like(y), torch.linspace(-1, 1, 12).view(4, 3))
+            found = torch.autograd.grad(y, leaves, seed)
+            return [forward_ad.unpack_dual(gradient).tangent for gradient in found]
+
+    assert_close(tangent(chain), tangent(layers))
+    assert calls
+
+
+def test_sparse_weights_are_left_to_pytorch(calls):
+    x, (link, *_) = CHAINS["product"]
+    with torch.no_grad():
+        sparse = link.weight.to_sparse()
+        torch.testing.assert_close(linear(x, sparse), F.linear(x, link.weight))
+    assert not calls
+
+
 def test_strided_operands(calls):
     x, weight, bias = torch.randn(5, 6).T, torch.randn(5, 7).T, torch.randn(14)[::2]
     with torch.no_grad():

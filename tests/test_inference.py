@@ -154,6 +154,16 @@ def test_a_copy_made_while_all_modules_have_a_hook():
     assert_same_values(fast, net)
 
 
+def test_the_mean_over_levels_keeps_its_digits_in_bfloat16():
+    net = iqn_blocks.build(tiny_float(nn={"iqn": {"k": 13}})).requires_grad_(False)
+    for parameter in net.parameters():
+        parameter.zero_()
+    net.value_head.first_hidden.linear.bias.fill_(1.5)
+    net.value_head.readout.weight[:, 0] = 1
+    fast = optimize_for_inference(net).bfloat16()
+    assert (fast.q_values(*net.example_inputs(2)) == 1.5).all()  # 1.5 · 13 / 13, 1.508 if rounded
+
+
 @pytest.mark.usefixtures("size")
 def test_no_rows():
     net = iqn_blocks.build(tiny_btr())

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import iqn_blocks
 from iqn_blocks.blocks.recompute import mixed_chains
@@ -109,6 +110,24 @@ def test_batched_gradients_of_one_output():
         torch.testing.assert_close(
             one, torch.autograd.grad(outputs[1], state, grad, retain_graph=True)[0]
         )
+
+
+def test_no_zeros_are_made_for_what_is_between_the_layers():
+    net, made = build("float_only"), []
+    width = net.value_head.first_hidden.linear.out_features
+    net.recompute = True
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            result = operation(*args, **(kwargs or {}))
+            if "zero" in str(operation):
+                made.append(tuple(result.shape))
+            return result
+
+    q, _ = net(*net.example_inputs(2), tau=torch.rand(8, 1))
+    with Watch():
+        q.sum().backward()
+    assert (8, width) not in made
 
 
 def test_a_readout_without_a_bias():
