@@ -1,7 +1,8 @@
 """Hugging Face models: found, read and rebuilt; transformers is imported when the first one is.
 
-Models come from a folder or a hub id, through safetensors files alone; a model's own code runs only
-where ``trust_remote_code`` is true. Attention runs through
+Models come from a folder or a hub id, through safetensors files alone. Unless ``trust_remote_code``
+is true, a model is refused whose configuration leads to code or files of its choice. Attention runs
+through
 ``torch.nn.functional.scaled_dot_product_attention`` where the model can.
 """
 
@@ -28,6 +29,22 @@ SUCH_AS: Mapping[Input, str] = {
     "pixel_values": "ViT, DINOv2, Swin or ConvNeXt",
     "inputs_embeds": "BERT, RoBERTa, GPT-2 or Llama",
 }
+# Keys by whose values transformers chooses what to import, to download or to read.
+_LEADS_ELSEWHERE = frozenset(
+    {
+        "auto_map",  # classes in files of Python
+        "attribute_map",  # lets another key stand for auto_map
+        "quantization_config",  # packages
+        "backbone",  # models of the hub and of timm, which in turn reads files and hub ids
+        "architecture",  # the same
+        "model_args",  # arguments for timm, such as a file to read
+        "timm_kwargs",
+        "transformers_weights",  # a file of weights, safetensors or not
+        "configuration_files",  # another configuration
+    }
+)
+# What computes with PyTorch alone; any other implementation may be code of the hub.
+_PLAIN = (None, "eager", "sdpa", "flex_attention", "grouped_mm", "batched_mm")
 
 
 def load_model(
@@ -79,17 +96,20 @@ def model_from_config(
     Build it on a real device: buffers that are not saved are computed here.
 
     Raises:
-        ConfigError: transformers does not know the model, or cannot build it.
+        ConfigError: transformers does not know the model, cannot build it, or would need more than
+            the configuration, which ``trust_remote_code`` does not allow.
     """
     from transformers import AutoConfig, AutoModel
 
     config = dict(config)
+    _refuse_elsewhere(config, path, key, trust_remote_code)
     if "auto_map" in config:
         kind = type(_read_config(path, key, trust_remote_code))
         parsed = kind.from_dict({**config, "_name_or_path": path})
     else:
         with explained(key, path, "its saved configuration cannot be read", "a known model_type"):
             parsed = AutoConfig.for_model(config.pop("model_type", ""), **config)
+    _refuse_elsewhere(parsed, path, key, trust_remote_code)
 
     def make(attention: str) -> Any:
         return AutoModel.from_config(  # type: ignore[no-untyped-call]
@@ -105,6 +125,47 @@ def model_from_config(
     return _ready(model, takes, path, key)
 
 
+def leads_elsewhere(config: object) -> str:
+    """The first key that leads transformers to other code or files, at any depth; else ``""``.
+
+    ``config`` is what a file holds, or what transformers has made of it: keys may change names.
+    """
+    from transformers import PretrainedConfig
+
+    outer = vars(config) if isinstance(config, PretrainedConfig) else config
+    pending: list[Any] = [outer]
+    while pending:
+        block = pending.pop()
+        if isinstance(block, PretrainedConfig):
+            block = vars(block)
+        if isinstance(block, Mapping):
+            for key, value in block.items():
+                name = str(key)
+                # Attention of the whole model is chosen below, whatever its configuration says.
+                chosen = block is outer and "attn_implementation" in name
+                if (
+                    (name in _LEADS_ELSEWHERE and value)
+                    or ("implementation" in name and value not in _PLAIN and not chosen)
+                    or name.startswith("__")  # Python's own attributes, such as __dict__
+                ):
+                    return name
+            pending += block.values()
+        elif isinstance(block, list | tuple):
+            pending += block
+    return ""
+
+
+def _refuse_elsewhere(config: object, path: str, key: str, trust_remote_code: bool) -> None:
+    found = "" if trust_remote_code else leads_elsewhere(config)
+    if found:
+        flag = f"{key.rpartition('.')[0]}.trust_remote_code".lstrip(".")
+        raise ConfigError(
+            f"{key}: found {path!r}, whose configuration holds {found}, by which it names code or "
+            f"files from elsewhere; accepted: a model without; if you trust what it names, set "
+            f"{flag} to true"
+        )
+
+
 def plain_config(model: PreTrainedModel) -> dict[str, Any]:
     """What :func:`model_from_config` rebuilds the model from: plain data, without local paths."""
     config: dict[str, Any] = json.loads(model.config.to_json_string(use_diff=False))
@@ -113,7 +174,7 @@ def plain_config(model: PreTrainedModel) -> dict[str, Any]:
 
 
 def _read_config(path: str, key: str, trust_remote_code: bool) -> PretrainedConfig:
-    from transformers import AutoConfig
+    from transformers import AutoConfig, PretrainedConfig
 
     folder, contents = Path(path), "a folder that holds config.json and model.safetensors"
     if folder.is_dir():
@@ -132,9 +193,13 @@ def _read_config(path: str, key: str, trust_remote_code: bool) -> PretrainedConf
         what = "there is no such folder, and the hub gave no configuration of that id"
         accepted = f"{contents}, or the id of a model that the hub or its cache has"
     with explained(key, path, what, accepted):
+        content, _ = PretrainedConfig.get_config_dict(path)
+    _refuse_elsewhere(content, path, key, trust_remote_code)
+    with explained(key, path, what, accepted):
         config: PretrainedConfig = AutoConfig.from_pretrained(
             path, trust_remote_code=trust_remote_code
         )
+    _refuse_elsewhere(config, path, key, trust_remote_code)
     return config
 
 
@@ -150,13 +215,9 @@ def explained(key: str, path: str, what: str, accepted: str) -> Iterator[None]:
         yield
     except Exception as error:  # many types, each meaning the same here
         reason = " ".join(str(error).split())
-        hint = ""
-        if "trust_remote_code" in reason:
-            flag = f"{key.rpartition('.')[0]}.trust_remote_code".lstrip(".")
-            hint = f"; if you trust the model's own code, set {flag} to true"
         raise ConfigError(
             f"{key}: found {path!r}; {what} ({type(error).__name__}: {reason[:300]}); accepted: "
-            f"{accepted}{hint}"
+            f"{accepted}"
         ) from error
 
 

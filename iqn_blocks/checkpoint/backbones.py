@@ -6,18 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from iqn_blocks.blocks.hf import leads_elsewhere
 from iqn_blocks.checkpoint.format import Manifest
 from iqn_blocks.config import Config
 from iqn_blocks.config.routing import parts
+from iqn_blocks.encoders.hf import Recipes
 from iqn_blocks.errors import CheckpointError
 
 _KEYS = {"vision": {"config", "processor"}, "trunk": {"config"}}
 
 
-def check_backbones(
+def checked_recipes(
     manifest: Manifest, path: Path, *, built_in: bool, trust_remote_code: bool
-) -> None:
-    """Whether every model can be rebuilt from ``path`` alone, and without code from elsewhere.
+) -> Recipes:
+    """The recipes in ``path``, once every model can be rebuilt from them without other code.
 
     A folder may come from anybody: what it says of trust does not count, what the caller says does.
 
@@ -38,11 +40,17 @@ def check_backbones(
         )
     # An encoder of the user's own loads models as the configuration says.
     own = not built_in and True in _values(manifest.config.to_dict(), "trust_remote_code")
-    if (own or any(_values(dict(backbones), "auto_map"))) and not trust_remote_code:
+    given = backbones if built_in else {}
+    found = next(filter(None, (leads_elsewhere(entry["config"]) for entry in given.values())), "")
+    if (own or found) and not trust_remote_code:
         raise CheckpointError(
-            f"{path}: a Hugging Face model in this network needs code of its own, from outside "
-            f"this folder; if you have read that code, pass trust_remote_code=True"
+            f"{path}: a Hugging Face model in this network needs code of its own or files, from "
+            f"outside this folder (its configuration holds {found or 'trust_remote_code'}); if you "
+            f"have read that code, pass trust_remote_code=True"
         )
+    return {
+        name: {**entry, "trust_remote_code": trust_remote_code} for name, entry in given.items()
+    }
 
 
 def _expected(config: Config) -> dict[str, set[str]]:

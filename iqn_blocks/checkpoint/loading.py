@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load as decode_tensors
 from torch import Tensor
 
-from iqn_blocks.checkpoint.backbones import check_backbones
+from iqn_blocks.checkpoint.backbones import checked_recipes
 from iqn_blocks.checkpoint.format import (
     CONFIG_FILE,
     DTYPE_NAMES,
@@ -146,13 +146,15 @@ def _empty_network(checkpoint: Checkpoint, trust_remote_code: bool) -> IQN:
     path = checkpoint.path.with_name(CONFIG_FILE)
     try:
         built_in = route(manifest.config) in TOPOLOGIES
-        check_backbones(manifest, path, built_in=built_in, trust_remote_code=trust_remote_code)
-        if built_in and not manifest.backbones:
+        recipes = checked_recipes(
+            manifest, path, built_in=built_in, trust_remote_code=trust_remote_code
+        )
+        if built_in and not recipes:
             with torch.device("meta"):  # shapes alone: nothing is drawn or allocated
                 net = assemble(manifest.config)
         else:
             with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-                net = assemble(manifest.config, manifest.backbones)
+                net = assemble(manifest.config, recipes)
     except CheckpointError:
         raise
     except ValueError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -16,12 +16,17 @@ from iqn_blocks.blocks import (
     model_from_config,
     read_processor,
 )
+from iqn_blocks.blocks.hf import Input
 from iqn_blocks.blocks.processor import PROCESSOR_FILE
 from iqn_blocks.config import Config, trunk_backbone
 from iqn_blocks.errors import ConfigError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 # What HF parts are rebuilt from without their weights, by the name of the part in the encoder
-# ("vision", "trunk"): {"config": …, "processor": …}, plain data.
+# ("vision", "trunk"): {"config": …, "processor": …}, plain data. Whoever rebuilds them from a file
+# of somebody else adds their own word on trust_remote_code; the configuration's does not count.
 Recipes = Mapping[str, Mapping[str, Any]]
 
 
@@ -46,13 +51,11 @@ def vision_backbone(config: Config, given: Recipes | None) -> dict[str, Any]:
     block = vis.transformer
     assert block is not None
     path, key = block.model_name_or_path, "nn.vis.transformer.model_name_or_path"
-    trust = block.trust_remote_code
     if given and "vision" in given:
         processor = given["vision"]["processor"]
-        model = model_from_config(
-            given["vision"]["config"], "pixel_values", path=path, key=key, trust_remote_code=trust
-        )
+        model = _rebuilt(given["vision"], "pixel_values", path, key)
     else:
+        trust = block.trust_remote_code
         model = load_model(path, "pixel_values", key=key, trust_remote_code=trust)
         processor = read_processor(path, key=key)
     try:
@@ -80,11 +83,14 @@ def hf_trunk(config: Config, n_tokens: int, d_model: int, given: Recipes | None)
     block = trunk_backbone(config)
     place = "hf_embedding" if block is config.nn.encoder.hf_embedding else "transformer"
     path, key = block.model_name_or_path, f"nn.encoder.{place}.model_name_or_path"
-    trust = block.trust_remote_code
     if given and "trunk" in given:
-        model = model_from_config(
-            given["trunk"]["config"], "inputs_embeds", path=path, key=key, trust_remote_code=trust
-        )
+        model = _rebuilt(given["trunk"], "inputs_embeds", path, key)
     else:
+        trust = block.trust_remote_code
         model = load_model(path, "inputs_embeds", key=key, trust_remote_code=trust)
     return HFTrunk(model, n_tokens, d_model, dropout=block.hidden_dropout_prob, key=key)
+
+
+def _rebuilt(recipe: Mapping[str, Any], takes: Input, path: str, key: str) -> PreTrainedModel:
+    trust = recipe.get("trust_remote_code", False)
+    return model_from_config(recipe["config"], takes, path=path, key=key, trust_remote_code=trust)
