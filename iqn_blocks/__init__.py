@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from iqn_blocks import blocks, functional, interop, losses, presets, risk, target
+from iqn_blocks.build import build, route
 from iqn_blocks.checkpoint import from_pretrained, load_weights, push_to_hub
 from iqn_blocks.config import Config, load_config
 from iqn_blocks.describe import Stage, describe
@@ -14,8 +15,9 @@ from iqn_blocks.errors import (
     UnusedConfigWarning,
 )
 from iqn_blocks.inference import InferenceIQN, optimize_for_inference
+from iqn_blocks.inputs import InputSpec
 from iqn_blocks.network import IQN
-from iqn_blocks.registry import build, list_topologies, register, route
+from iqn_blocks.registry import list_parts, register
 
 __version__ = "0.1.0"
 
@@ -25,6 +27,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "InferenceIQN",
+    "InputSpec",
     "Stage",
     "UnsupportedTopologyError",
     "UnusedConfigWarning",
@@ -35,7 +38,7 @@ __all__ = [
     "from_pretrained",
     "functional",
     "interop",
-    "list_topologies",
+    "list_parts",
     "load_config",
     "load_weights",
     "losses",

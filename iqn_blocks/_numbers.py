@@ -1,4 +1,4 @@
-"""The check that every numeric argument of the pure functions goes through."""
+"""Small sums on numbers: the check of numeric arguments, and the nearest divisor."""
 
 from __future__ import annotations
 
@@ -20,3 +20,14 @@ def checked_number(
         if low <= number <= high and not (open_low and number == low):
             return number
     raise ValueError(f"{name}: got {value!r}, accepted is {accepted}")
+
+
+def nearest_divisor(numbers: tuple[int, ...], near: int, *, multiple_of: int = 1) -> int:
+    """The common divisor of ``numbers`` closest to ``near``, if possible a multiple."""
+    divisors = [
+        candidate
+        for distance in range(near)
+        for candidate in (near - distance, near + distance)
+        if not any(number % candidate for number in numbers)
+    ]
+    return next((d for d in divisors if d % multiple_of == 0), divisors[0])

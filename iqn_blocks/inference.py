@@ -12,11 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iqn_blocks.blocks import Head, NoisyLinear, SpectralNormConv2d
-from iqn_blocks.blocks.acting import Acting, PairNorm, make_acting, pack
-from iqn_blocks.blocks.dense import HiddenLayer, weight_and_bias
-from iqn_blocks.blocks.packed import Step
+from iqn_blocks.blocks.dense import HiddenLayer
 from iqn_blocks.functional import hadamard_mix, mean_over_quantiles
-from iqn_blocks.network import IQN, QuantileNetwork
+from iqn_blocks.network import IQN
 
 Part = TypeVar("Part", bound=nn.Module)
 
@@ -40,7 +38,7 @@ def optimize_for_inference(net: IQN) -> InferenceIQN:
     return InferenceIQN(net)
 
 
-class InferenceIQN(QuantileNetwork):
+class InferenceIQN(nn.Module):
     """What :func:`optimize_for_inference` gives. In eval mode and without gradients.
 
     It sees new weights through :meth:`refresh`, :meth:`refresh_heads`, ``load_state_dict`` of the
@@ -60,7 +58,6 @@ class InferenceIQN(QuantileNetwork):
         self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.requires_grad_(False)
         self.eval()
-        make_acting(self)
         self.refresh(net)
 
     @torch.no_grad()
@@ -79,7 +76,6 @@ class InferenceIQN(QuantileNetwork):
                 [(self.heads.phi, phi)],
             )
         )
-        pack(self.encoder)
         self.refresh_heads(net)
 
     @torch.no_grad()
@@ -112,7 +108,7 @@ class InferenceIQN(QuantileNetwork):
         return state
 
 
-class FoldedHeads(Acting):
+class FoldedHeads(nn.Module):
     """Both heads as one: mean values over fixed levels, ``(B, D) -> (B, *out_shape)``.
 
     ``phi (K, D)`` belongs to the levels. With ``h_V, h_A`` the heads' hidden features, ``Q = V +
@@ -138,7 +134,7 @@ class FoldedHeads(Acting):
             self.value_width = len(weight_and_bias(value.first_hidden.linear)[1])
             self.value.hidden[0] = self.advantage.hidden[0] = nn.Identity()
 
-    def plain(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return self.mean_values(x, self.phi)
 
     def mean_values(self, state: Tensor, phi: Tensor) -> Tensor:
@@ -172,23 +168,6 @@ class FoldedHeads(Acting):
             stacked = _stacked(value.first_hidden, advantage.first_hidden)
             copies += zip(self.first.parameters(), stacked, strict=True)
         _write(copies)
-        pack(self)
-
-    def _write(self) -> Step | None:
-        if self.first is None or len(self.value.hidden) + len(self.advantage.hidden) > 2:
-            return None
-        if not isinstance(self.first, Acting) or self.first.program is None:
-            return None
-        hidden, phi, weight, bias = self.first.program, self.phi[:, None], self.weight, self.bias
-        k, out_shape = len(phi), self.out_shape
-        levels = _level_weights(phi, k) if phi.dtype == torch.float32 else None
-
-        def program(state: Tensor) -> Tensor:
-            features = hidden(torch.flatten(state * phi, 0, 1))
-            mean = mean_over_quantiles(features, k) if levels is None else _weigh(features, levels)
-            return F.linear(mean, weight, bias).view(-1, *out_shape)
-
-        return program
 
     @torch.no_grad()
     def _readout(self, value: Head, advantage: Head) -> tuple[Tensor, Tensor]:

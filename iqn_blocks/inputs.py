@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from iqn_blocks.config import Config
-
 
 class InputSpec(NamedTuple):
-    """Shapes of the inputs: ``image_shape`` is ``(C, H, W)``, ``None`` for float-only networks."""
+    """Shapes of the inputs: ``image_shape`` is ``(C, H, W)``, ``None`` for float-only networks.
 
-    image_shape: tuple[int, int, int] | None
-    n_floats: int
+    An empty one checks nothing.
+    """
+
+    image_shape: tuple[int, int, int] | None = None
+    n_floats: int = 0
     any_image_size: bool = False
-
-    @classmethod
-    def from_config(cls, config: Config, *, any_image_size: bool = False) -> InputSpec:
-        """The inputs a configuration describes."""
-        vis = config.nn.vis
-        shape = (vis.in_channels, vis.image_size.height, vis.image_size.width)
-        return cls(None if vis.no_image else shape, config.float_input_dim, any_image_size)
 
     def check(self, img: Tensor | None, floats: Tensor | None) -> int:
         """The batch size ``B``.
@@ -31,6 +25,10 @@ class InputSpec(NamedTuple):
             TypeError: an input is missing or has an unusable dtype.
             ValueError: an input has another shape, or the two differ in batch size or device.
         """
+        if self == InputSpec():
+            if img is None and floats is None:
+                raise TypeError("img, floats: both are None; pass what the encoder takes")
+            return len(cast(Tensor, floats if img is None else img))
         if self.image_shape is not None:
             self._check_image(img)
         if self.n_floats:
@@ -49,6 +47,11 @@ class InputSpec(NamedTuple):
 
     def example(self, batch: int) -> tuple[Tensor | None, Tensor | None]:
         """Random ``img`` in [−1, 1) and ``floats ~ N(0, 1)``, the same ones at each call."""
+        if self == InputSpec():
+            raise ValueError(
+                "example_inputs: this network was made by hand without inputs; pass "
+                "inputs=InputSpec(image_shape=(C, H, W), n_floats=F) to IQN"
+            )
         generator = torch.Generator().manual_seed(0)
         img = floats = None
         if self.image_shape is not None:

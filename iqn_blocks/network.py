@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from iqn_blocks.blocks import FloatNormalization, Head, NoisyLinear, TauEmbedding
-from iqn_blocks.blocks.chain import Link
-from iqn_blocks.blocks.dense import weight_and_bias
-from iqn_blocks.blocks.recompute import mixed_chains
+from iqn_blocks.blocks import FloatNormalization, TauEmbedding
+from iqn_blocks.blocks.recompute import recomputing
 from iqn_blocks.blocks.transformer import EncoderLayer
 from iqn_blocks.config import Config
 from iqn_blocks.functional import (
     TauScheme,
     dueling,
-    hadamard_mix,
     mask_actions,
     mean_over_quantiles,
     midpoints,
     sample_tau,
+    split_quantiles,
     wide_dtype,
 )
 from iqn_blocks.inputs import InputSpec
@@ -35,22 +33,121 @@ class ExampleInputs(NamedTuple):
     floats: Tensor | None
 
 
-class QuantileNetwork(nn.Module):
-    """What every implicit quantile network does around its quantile path: inputs, τ, acting."""
+class IQN(nn.Module):
+    """Implicit quantile network (arXiv:1806.06923): ``(img, floats) ─▶ s ─▶ q``.
 
-    def __init__(self, config: Config, encoder: nn.Module, tau_embedding: TauEmbedding) -> None:
+    ``s = encoder(img, floats)`` of shape ``(B, D)``, ``x = mixer(s, φ(τ))``,
+    ``q = V(x) + Adv(x) − mean_A Adv(x)``. :func:`iqn_blocks.build` makes one from a configuration;
+    by hand:
+
+    >>> from iqn_blocks.blocks import Hadamard, Head, TauEmbedding
+    >>> class Encoder(nn.Module):
+    ...     state_dim = 4
+    ...     def forward(self, img, floats):
+    ...         return floats
+    >>> net = IQN(Encoder(), TauEmbedding(64, 4), Hadamard(4),
+    ...           value_head=Head(4, [16], (1,)), advantage_head=Head(4, [16], (3,)))
+    >>> net.q_values(None, torch.ones(2, 4)).shape
+    torch.Size([2, 3])
+
+    Args:
+        encoder: ``(img, floats) -> s (B, D)``, with an integer ``state_dim`` ``D``.
+        tau_embedding: ``τ (R, 1) -> φ (R, P)``.
+        mixer: ``(s (B, D), φ (R, P), K) -> x (K·B, out_dim)`` for ``R = K·B`` or ``R = K``, with
+            integers ``phi_dim`` ``P`` and ``out_dim``.
+        value_head: ``(R, out_dim) -> (R, 1)``.
+        advantage_head: ``(R, out_dim) -> (R, A)``, or ``(R, N, A)`` for ``N`` action offsets, with
+            that shape as ``out_shape``.
+        n: quantiles ``K`` of a call that names none.
+        k: midpoint quantiles that :meth:`q_values` averages over.
+        inputs: the inputs to check and to make examples of; without it nothing is checked.
+        config: what the network was built from; None by hand.
+
+    Raises:
+        TypeError: a part lacks an integer that it must have.
+        ValueError: the widths of two parts differ.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        tau_embedding: TauEmbedding,
+        mixer: nn.Module,
+        *,
+        value_head: nn.Module,
+        advantage_head: nn.Module,
+        n: int = 8,
+        k: int = 32,
+        inputs: InputSpec | None = None,
+        config: Config | None = None,
+    ) -> None:
         super().__init__()
-        self.config = config
         self.encoder = encoder
         self.tau_embedding = tau_embedding
-        self._inputs = InputSpec.from_config(
-            config, any_image_size=getattr(encoder, "resizes_images", False)
-        )
+        self.mixer = mixer
+        self.advantage_head = advantage_head
+        self.value_head = value_head
+        self.n = n
+        self.k = k
+        self.inputs = inputs or InputSpec()
+        self.config = config
+        self._recompute = False
+        for part, widths in (("encoder", ("state_dim",)), ("mixer", ("phi_dim", "out_dim"))):
+            for width in widths:
+                found = getattr(getattr(self, part), width, None)
+                if not isinstance(found, int) or found < 1:
+                    raise TypeError(
+                        f"{part}: {type(getattr(self, part)).__name__} must have an integer "
+                        f"{width} >= 1, found {found!r}; set self.{width} in its __init__"
+                    )
+        phi_dim = tau_embedding.projection.out_features
+        if phi_dim != mixer.phi_dim:
+            raise ValueError(
+                f"tau_embedding: gives width {phi_dim}, but the mixer "
+                f"{type(mixer).__name__} takes phi_dim = {mixer.phi_dim}; make them equal"
+            )
 
     @property
     def state_dim(self) -> int:
         """Width ``D`` of the state."""
-        return self.tau_embedding.projection.out_features
+        return cast(int, self.encoder.state_dim)
+
+    @property
+    def n_actions(self) -> int:
+        """Actions ``A``, from the advantage head's ``out_shape``."""
+        return cast(int, self.advantage_head.out_shape[-1])  # type: ignore[index]
+
+    @property
+    def n_offsets(self) -> int:
+        """Action offsets ``N`` of a block; 1 without them."""
+        shape = cast("tuple[int, ...]", self.advantage_head.out_shape)
+        return shape[0] if len(shape) > 1 else 1
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the parameters, taken from the τ projection."""
+        return self.tau_embedding.projection.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters, taken from the τ projection."""
+        return self.tau_embedding.projection.weight.device
+
+    @property
+    def recompute(self) -> bool:
+        """Whether wide tensors are computed again in backward instead of being kept for it.
+
+        These are ``φ``, the mixed vector and the feed-forward activations of native transformer
+        layers; values and gradients are the same. It does not work under ``torch.func`` transforms.
+        """
+        return self._recompute
+
+    @recompute.setter
+    def recompute(self, on: bool) -> None:
+        self._recompute = on
+        for layer in self.modules():
+            if isinstance(layer, EncoderLayer):
+                layer.recompute = on
 
     def forward(
         self,
@@ -77,16 +174,16 @@ class QuantileNetwork(nn.Module):
             ValueError: shapes that do not fit the configuration or each other.
             TypeError: a tensor is missing or has an unusable dtype.
         """
-        batch = self._inputs.check(img, floats)
+        batch = self.inputs.check(img, floats)
         if tau is not None:
             if generator is not None:
                 raise ValueError(
                     "generator: nothing is drawn when tau is given; pass one of the two"
                 )
             num_quantiles = _count_quantiles(tau, num_quantiles, batch)
-        state = self._encode(img, floats)
+        state = self.encode(img, floats)
         if num_quantiles is None:
-            num_quantiles = self.config.nn.iqn.n
+            num_quantiles = self.n
             if num_quantiles % 2 and scheme == "symmetric":
                 raise ValueError(
                     f"nn.iqn.n: found {num_quantiles}, but scheme 'symmetric' pairs τ with 1 − τ "
@@ -99,18 +196,64 @@ class QuantileNetwork(nn.Module):
                 scheme=scheme,
                 generator=generator,
                 device=state.device,
-                dtype=wide_dtype(self.tau_embedding.projection.weight.dtype),
+                dtype=wide_dtype(self.dtype),
             )
         q = self.quantile_values(state, tau, num_quantiles)
         if tau.shape[0] != num_quantiles * batch:
             tau = tau.repeat_interleave(batch, dim=0)
         return q, tau
 
+    def quantiles(
+        self,
+        img: Tensor | None = None,
+        floats: Tensor | None = None,
+        num_quantiles: int | None = None,
+        tau: Tensor | None = None,
+        *,
+        scheme: TauScheme = "symmetric",
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The same, batch-major as the losses take it: ``(B, K, A)`` or ``(B, K, N, A)``, ``(B, K)``.
+
+        Arguments and errors are those of :meth:`forward`.
+        """
+        k = num_quantiles
+        if k is None and tau is None:
+            k = self.n
+        q, tau = self(img, floats, k, tau, scheme=scheme, generator=generator)
+        if k is None:
+            k = _count_quantiles(tau, None, self.inputs.check(img, floats))
+        return split_quantiles(q, k), split_quantiles(tau, k).squeeze(-1)
+
+    def encode(self, img: Tensor | None = None, floats: Tensor | None = None) -> Tensor:
+        """The state ``s (B, D)``; the inputs are those of :meth:`forward`, unchecked.
+
+        Raises:
+            ValueError: the encoder gives another shape than its ``state_dim`` promises.
+        """
+        state: Tensor = self.encoder(img, floats)
+        if state.ndim != 2 or state.shape[1] != self.state_dim:
+            raise ValueError(
+                f"{type(self.encoder).__name__}: gave a state of shape {tuple(state.shape)}, but "
+                f"its state_dim promises (B, {self.state_dim})"
+            )
+        return state
+
     def quantile_values(self, state: Tensor, tau: Tensor, num_quantiles: int) -> Tensor:
         """The quantile path: ``s (B, D)`` and ``tau (K·B, 1)`` or ``(K, 1)`` to ``q (K·B, …)``."""
-        raise NotImplementedError
 
-    def mean_values(self, state: Tensor, tau: Tensor | None) -> Tensor:
+        def mix(state: Tensor, tau: Tensor) -> Tensor:
+            x: Tensor = self.mixer(state, self.tau_embedding(tau), num_quantiles)
+            return x
+
+        def read(x: Tensor) -> Tensor:
+            return dueling(self.value_head(x), self.advantage_head(x))
+
+        if self.recompute and torch.is_grad_enabled():
+            return recomputing(mix, read, state, tau)
+        return read(mix(state, tau))
+
+    def mean_values(self, state: Tensor, tau: Tensor | None = None) -> Tensor:
         """Mean over ``tau (K, 1)``, ``nn.iqn.k`` midpoints by default: ``(B, D) -> (B, …)``."""
         tau = self.acting_tau() if tau is None else tau
         return mean_over_quantiles(self.quantile_values(state, tau, len(tau)), len(tau))
@@ -144,91 +287,26 @@ class QuantileNetwork(nn.Module):
             tau = risk(self.acting_tau() if tau is None else tau)
             if tau.ndim != 2 or tau.shape[1] != 1:
                 raise ValueError(f"risk: gave τ of shape {tuple(tau.shape)}, expected (K, 1)")
-        self._inputs.check(img, floats)
-        q = self.mean_values(self._encode(img, floats), tau)
+        self.inputs.check(img, floats)
+        q = self.mean_values(self.encode(img, floats), tau)
         return q if mask is None else mask_actions(q, mask)
-
-    def example_inputs(self, batch: int = 1) -> ExampleInputs:
-        """Random tensors that fit the network, on its device; the same ones at each call."""
-        weight = self.tau_embedding.projection.weight
-        img, floats = self._inputs.example(batch)
-        return ExampleInputs(*(None if x is None else x.to(weight) for x in (img, floats)))
-
-    def extra_repr(self) -> str:
-        n = self.config.n_actions_per_block
-        offsets = f", n_actions_per_block={n}" if n > 1 else ""
-        return f"n_actions={self.config.n_actions}{offsets}"
-
-    def _encode(self, img: Tensor | None, floats: Tensor | None) -> Tensor:
-        state: Tensor = self.encoder(img, floats)
-        if state.ndim != 2 or state.shape[1] != self.state_dim:
-            raise ValueError(
-                f"{type(self.encoder).__name__}: gave a state of shape {tuple(state.shape)}, but "
-                f"its state_dim promises (B, {self.state_dim})"
-            )
-        return state
 
     def acting_tau(self) -> Tensor:
         """The ``nn.iqn.k`` midpoints ``(K, 1)`` that :meth:`q_values` averages over by default."""
-        weight = self.tau_embedding.projection.weight
-        return midpoints(self.config.nn.iqn.k, device=weight.device, dtype=wide_dtype(weight.dtype))
+        return midpoints(self.k, device=self.device, dtype=wide_dtype(self.dtype))
 
+    def example_inputs(self, batch: int = 1) -> ExampleInputs:
+        """Random tensors that fit the network, on its device; the same ones at each call.
 
-class IQN(QuantileNetwork):
-    """Implicit quantile network (arXiv:1806.06923): ``(img, floats) ─▶ s ─▶ q``.
-
-    ``s = encoder(img, floats)`` of shape ``(B, D)``, ``x = s ⊙ φ(τ)``,
-    ``q = V(x) + Adv(x) − mean_A Adv(x)``. Built by :func:`iqn_blocks.build`; ``config`` is what it
-    was built from. With ``recompute`` set, ``φ``, ``x`` and the feed-forward activations of native
-    transformer layers are computed again in backward instead of being kept for it; values and
-    gradients are the same, but not differentiable twice.
-    """
-
-    def __init__(
-        self,
-        config: Config,
-        encoder: nn.Module,
-        tau_embedding: TauEmbedding,
-        advantage_head: Head,
-        value_head: Head,
-        *,
-        recompute: bool = False,
-    ) -> None:
-        super().__init__(config, encoder, tau_embedding)
-        self.advantage_head = advantage_head
-        self.value_head = value_head
-        self.recompute = recompute
-
-    @property
-    def recompute(self) -> bool:
-        """Whether wide tensors are computed again in backward instead of being kept for it.
-
-        These are ``φ``, ``s ⊙ φ`` and the feed-forward activations of native transformer layers;
-        the latter do not work under ``torch.func.grad``.
+        Raises:
+            ValueError: a network made by hand without ``inputs``.
         """
-        return self._recompute
-
-    @recompute.setter
-    def recompute(self, on: bool) -> None:
-        if on and not all(head.trunk is None for head in self._heads()):
-            raise ValueError(
-                "recompute: needs mlp in both decoder slots; a transformer slot keeps its input "
-                "anyway"
-            )
-        self._recompute = on
-        for layer in self.modules():
-            if isinstance(layer, EncoderLayer):
-                layer.recompute = on
-
-    def quantile_values(self, state: Tensor, tau: Tensor, num_quantiles: int) -> Tensor:
-        """The quantile path: ``s (B, D)`` and ``tau (K·B, 1)`` or ``(K, 1)`` to ``q (K·B, …)``."""
-        if self.recompute:
-            return dueling(*self._recomputing_heads(state, tau, num_quantiles))
-        x = hadamard_mix(state, self.tau_embedding(tau), num_quantiles)
-        return dueling(self.value_head(x), self.advantage_head(x))
+        img, floats = self.inputs.example(batch)
+        like = self.tau_embedding.projection.weight
+        return ExampleInputs(*(None if x is None else x.to(like) for x in (img, floats)))
 
     def reset_noise(self, generator: torch.Generator | None = None) -> None:
-        """Draw new noise in every :class:`~iqn_blocks.blocks.NoisyLinear`."""
+        """Draw new noise in every :class:`~iqn_blocks.blocks.NoisyLinear`, or part like it."""
         for layer in self._noisy_layers():
             layer.reset_noise(generator)
 
@@ -255,31 +333,19 @@ class IQN(QuantileNetwork):
             layer.set_stats(mean, std)
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
-        """Write ``config.json`` and ``model.safetensors`` into ``folder``.
-
-        See :func:`iqn_blocks.checkpoint.save_pretrained`.
-        """
+        """Write the network into ``folder``; see :func:`iqn_blocks.checkpoint.save_pretrained`."""
         from iqn_blocks.checkpoint import save_pretrained  # it is built on this module
 
         save_pretrained(self, folder)
 
-    def _heads(self) -> tuple[Head, Head]:
-        return self.value_head, self.advantage_head
+    def extra_repr(self) -> str:
+        offsets = f", n_actions_per_block={self.n_offsets}" if self.n_offsets > 1 else ""
+        return f"n_actions={self.n_actions}{offsets}"
 
-    def _recomputing_heads(self, state: Tensor, tau: Tensor, num_quantiles: int) -> list[Tensor]:
-        whole = [head.links() for head in self._heads()]
-        chains = [
-            links or [Link(*weight_and_bias(head.first_hidden.linear))]
-            for links, head in zip(whole, self._heads(), strict=True)
-        ]
-        ends = mixed_chains(state, tau, self.tau_embedding, chains, num_quantiles)
-        return [
-            head.shaped(end) if links else head.read_out(head.finish(end))
-            for head, links, end in zip(self._heads(), whole, ends, strict=True)
-        ]
-
-    def _noisy_layers(self) -> list[NoisyLinear]:
-        return [m for m in self.modules() if isinstance(m, NoisyLinear)]
+    def _noisy_layers(self) -> list[Any]:
+        """Whatever can draw noise and switch it off."""
+        inside = [m for m in self.modules() if m is not self]
+        return [m for m in inside if hasattr(m, "reset_noise") and hasattr(m, "disable_noise")]
 
 
 def _count_quantiles(tau: Tensor, num_quantiles: int | None, batch: int) -> int:

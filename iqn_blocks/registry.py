@@ -1,43 +1,60 @@
-"""From a configuration to a network: routing, registration, assembly."""
+"""The slots of a network and the parts that fill them.
+
+A part is a class, or a function that makes a module, in a slot under a name. Its options are the
+keyword arguments of its constructor: names, types and defaults come from the signature, bounds from
+:mod:`iqn_blocks.kinds`, meanings from the ``Args:`` of its docstring. Nothing else describes a part.
+"""
 
 from __future__ import annotations
 
 import difflib
-import warnings
+import inspect
+import re
+import sys
 from collections.abc import Callable, Mapping
-from os import PathLike
-from typing import Any, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
+from pydantic_core import PydanticCustomError
 from torch import nn
 
-from iqn_blocks.blocks import (
-    Head,
-    IQNTransformerTrunk,
-    TauEmbedding,
-    orthogonal_head_,
-    orthogonal_tau_,
-)
-from iqn_blocks.config import TOPOLOGIES, Config, Slot, parse, thaw, unused_keys
-from iqn_blocks.config import route as _route
-from iqn_blocks.encoders.classic import ClassicEncoder
-from iqn_blocks.encoders.hf import Recipes
-from iqn_blocks.encoders.hf_vision import HFVisionEncoder
-from iqn_blocks.encoders.multimodal import multimodal_encoder
-from iqn_blocks.errors import ConfigError, UnsupportedTopologyError, UnusedConfigWarning
-from iqn_blocks.network import IQN
+from iqn_blocks.kinds import Kind, Plain, kind_of
+from iqn_blocks.plain import show
 
-ConfigLike = Config | Mapping[str, Any] | str | PathLike[str]
-EncoderClass = TypeVar("EncoderClass", bound=Callable[..., nn.Module])
+Slot = Literal["topology", "stem", "trunk", "core", "mixer", "head"]
+PartClass = Callable[..., nn.Module]
+AnyPart = TypeVar("AnyPart", bound=PartClass)
 
-_ENCODERS: dict[str, Callable[..., nn.Module]] = {}
+# Arguments that the network itself gives, in order; all further ones are options.
+ARGUMENTS: Mapping[Slot, tuple[str, ...]] = {
+    "topology": ("config",),
+    "stem": ("in_channels", "image_size"),
+    "trunk": ("n_tokens", "d_model"),
+    "core": ("state_dim",),
+    "mixer": ("state_dim",),
+    "head": ("in_dim", "out_shape"),
+}
+_PARTS: dict[Slot, dict[str, PartClass]] = {slot: {} for slot in get_args(Slot)}
 
 
-def register(name: str) -> Callable[[EncoderClass], EncoderClass]:
-    """Make a state encoder available as ``nn.topology: name``.
+class Option(NamedTuple):
+    """One option of a part; ``kind`` is None where a configuration cannot set it."""
 
-    The encoder is called as ``Encoder(config, **nn.topology_options)``; it is a module with
-    ``forward(img, floats) -> (B, D)`` and an integer ``state_dim`` ``D``.
+    kind: Kind | None
+    default: Any
+    meaning: str
 
+    @property
+    def is_required(self) -> bool:
+        """Whether it has no default."""
+        return self.default is inspect.Parameter.empty
+
+
+def register(name: str, slot: Slot = "topology") -> Callable[[AnyPart], AnyPart]:
+    """Make a part available under a name in the configuration key of its slot.
+
+    What each slot calls its part with, and what it expects back, is in docs/parts.md.
+
+    >>> import iqn_blocks
     >>> @register("floats_as_they_are")
     ... class Raw(nn.Module):
     ...     def __init__(self, config):
@@ -45,193 +62,116 @@ def register(name: str) -> Callable[[EncoderClass], EncoderClass]:
     ...         self.state_dim = config.float_input_dim
     ...     def forward(self, img, floats):
     ...         return floats
-    >>> net = build({"n_actions": 3, "float_input_dim": 2, "nn": {
+    >>> net = iqn_blocks.build({"n_actions": 3, "float_input_dim": 2, "nn": {
     ...     "topology": "floats_as_they_are", "vis": {"no_image": True}}})
 
     Raises:
-        ValueError: another encoder has that name.
+        ValueError: no such slot, or another part has that name in it.
     """
+    parts = _parts(slot)
 
-    def add(encoder: EncoderClass) -> EncoderClass:
-        if _ENCODERS.get(name, encoder) is not encoder:
-            raise ValueError(f"register: the name {name!r} is taken by {_ENCODERS[name]!r}")
-        _ENCODERS[name] = encoder
-        return encoder
+    def add(part: AnyPart) -> AnyPart:
+        if parts.get(name, part) is not part:
+            raise ValueError(f"register: the {slot} name {name!r} is taken by {parts[name]!r}")
+        parts[name] = part
+        return part
 
     return add
 
 
-def list_topologies() -> list[str]:
-    """Names that ``nn.topology`` accepts.
+def list_parts(slot: Slot) -> list[str]:
+    """Names of the parts that a slot has, the library's and your own.
 
-    >>> list_topologies()[:3]
+    >>> list_parts("topology")[:3]
     ['classic', 'hf_vision', 'multimodal']
-    """
-    return list(_ENCODERS)
-
-
-def route(cfg: ConfigLike) -> str:
-    """The topology that a configuration leads to, such as ``'classic'``.
 
     Raises:
-        ConfigError: the configuration is not valid.
-        UnsupportedTopologyError: no topology supports it, or ``nn.topology`` is not registered.
+        ValueError: no such slot.
     """
-    topology = _route(parse(cfg))
-    if topology not in _ENCODERS:
-        close = difflib.get_close_matches(topology, _ENCODERS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else "."
-        raise UnsupportedTopologyError(
-            f"nn.topology: {topology!r} is not registered{hint} Registered are "
-            f"{', '.join(map(repr, _ENCODERS))}; add your own with iqn_blocks.register"
-        )
-    return topology
+    return list(_parts(slot))
 
 
-def build(cfg: ConfigLike, *, strict: bool = False, recompute: bool = False) -> IQN:
-    """Build the network that a configuration describes.
-
-    Args:
-        cfg: a mapping, a :class:`~iqn_blocks.config.Config`, or the path of a YAML or JSON file.
-        strict: make keys that were set but that the network does not read an error, where otherwise
-            each gives an :class:`~iqn_blocks.UnusedConfigWarning`.
-        recompute: save memory in training, see :class:`~iqn_blocks.IQN`; can be set later too.
+def find_part(slot: Slot, name: str) -> PartClass:
+    """The part of that name.
 
     Raises:
-        ConfigError: the configuration is not valid; every fault is named with its way out.
-        UnsupportedTopologyError: no topology supports it.
-        CheckpointError: ``nn.init_from_pretrained`` leads to no checkpoint with such an encoder.
+        LookupError: there is none; says what is registered and the nearest name.
     """
-    config = parse(cfg)
-    _report_unused(config, route(config), strict=strict)
-    net = assemble(config)
-    net.recompute = recompute
-    if config.nn.init_from_pretrained:
-        from iqn_blocks.pretrained import load_encoder  # which needs this module
-
-        load_encoder(net, config.nn.init_from_pretrained)
-    return net
-
-
-def assemble(config: Config, recipes: Recipes | None = None) -> IQN:
-    """The network that a configuration describes, with weights from nowhere else.
-
-    Keys that it does not read are not reported. Where there are ``recipes``, its Hugging Face
-    models are built from them, with random weights and without their folder or the hub.
-
-    Raises:
-        ConfigError: no network can be built from the configuration.
-    """
-    encoder = _build_encoder(config, route(config), recipes)
-    state_dim = encoder.state_dim
-    assert isinstance(state_dim, int)
-    decoder = config.nn.decoder
-    offsets, actions = config.n_actions_per_block, config.n_actions
-    out_shape = (actions,) if offsets == 1 else (offsets, actions)
-    return IQN(
-        config,
-        encoder,
-        _build_tau_embedding(config, state_dim),
-        _build_head(
-            config,
-            decoder.advantage,
-            state_dim,
-            out_shape,
-            noisy_readout=config.btr.use_noisy_linear,
-        ),
-        _build_head(
-            config,
-            decoder.value,
-            state_dim,
-            (1,),
-            noisy_readout=config.btr.noisy_value_readout,
-        ),
+    parts = _parts(slot)
+    if name in parts:
+        return parts[name]
+    near = difflib.get_close_matches(name[:80], parts, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    raise LookupError(
+        f"{show(name)} is not registered{hint} Registered are {', '.join(map(repr, parts))}; add "
+        f"your own with iqn_blocks.register"
     )
 
 
-def _report_unused(config: Config, topology: str, *, strict: bool) -> None:
-    paths = unused_keys(config, topology)
-    if strict and paths:
-        raise ConfigError(
-            "\n".join(f"{path}: set, but a {topology} network does not read it" for path in paths)
-            + "\nRemove them, or build with strict=False."
-        )
-    for path in paths:
-        warnings.warn(
-            f"{path}: set, but a {topology} network does not read it",
-            UnusedConfigWarning,
-            stacklevel=3,
-        )
+def options_of(part: PartClass, slot: Slot) -> dict[str, Option]:
+    """The options of a part, in the order of its signature.
 
-
-def _build_encoder(config: Config, topology: str, recipes: Recipes | None) -> nn.Module:
-    # The built-in encoders have no options of their own: set ones are reported as not read.
-    options = thaw(config.nn.topology_options)
-    if topology in TOPOLOGIES:
-        options = {"recipes": recipes} if recipes else {}
-    encoder = _ENCODERS[topology](config, **options)
-    state_dim = getattr(encoder, "state_dim", None)
-    if not isinstance(encoder, nn.Module) or not isinstance(state_dim, int) or state_dim < 1:
-        raise UnsupportedTopologyError(
-            f"nn.topology: the encoder registered as {topology!r} must be an nn.Module with an "
-            f"integer state_dim >= 1, got {type(encoder).__name__} with state_dim {state_dim!r}"
-        )
-    return encoder
-
-
-def _build_tau_embedding(config: Config, state_dim: int) -> TauEmbedding:
-    iqn = config.nn.iqn
-    embedding = TauEmbedding(
-        iqn.embedding_dimension,
-        state_dim,
-        cosine_start=iqn.cosine_start,
-        activation=config.nn.activation,
+    A parameter without an annotation takes any plain data.
+    """
+    meanings = dict(
+        re.findall(r"^    (\w+): (.+(?:\n {8,}.+)*)", inspect.getdoc(part) or "", re.MULTILINE)
     )
-    if config.nn.init == "orthogonal":
-        orthogonal_tau_(embedding)
-    embedding.requires_grad_(not iqn.freeze)
-    return embedding
+    namespace = vars(sys.modules[part.__module__])
+    options = {}
+    for parameter in list(inspect.signature(part).parameters.values())[len(ARGUMENTS[slot]) :]:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        meaning = " ".join(meanings.get(parameter.name, "").split())
+        kind = _kind(parameter.annotation, namespace)
+        options[parameter.name] = Option(kind, parameter.default, meaning)
+    return options
 
 
-def _build_head(
-    config: Config,
-    slot: Slot,
-    state_dim: int,
-    out_shape: tuple[int, ...],
-    *,
-    noisy_readout: bool,
-) -> Head:
-    half = max(1, config.nn.decoder.dense_hidden_dimension // 2)
-    trunk, hidden_dims = None, [half]
-    if slot.transformer is not None:
-        t = slot.transformer
-        trunk = IQNTransformerTrunk(
-            state_dim,
-            t.d_model,
-            n_layers=t.n_layers,
-            n_heads=t.n_heads,
-            ff_mult=t.ff_mult,
-            dropout=t.dropout,
-        )
-    elif slot.mlp is not None:
-        hidden_dims = [slot.mlp.hidden_dim or half] * slot.mlp.n_hidden_layers
-    head = Head(
-        state_dim,
-        hidden_dims,
-        out_shape,
-        trunk=trunk,
-        layer_norm=config.btr.use_layer_norm,
-        noisy=config.btr.use_noisy_linear,
-        noisy_readout=noisy_readout,
-        sigma0=config.btr.noisy_sigma0,
-        activation=config.nn.activation,
-    )
-    if config.nn.init == "orthogonal":
-        orthogonal_head_(head)
-    head.requires_grad_(not slot.freeze)
-    return head
+def read_options(
+    part: PartClass, slot: Slot, given: Mapping[Any, Any]
+) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """What a configuration gives a part as checked values, and the faults in it.
+
+    A fault is the option's name and what is wrong with it. Options that are not given stay out.
+    """
+    options, values, faults = options_of(part, slot), {}, []
+    accepts_any = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(part).parameters.values())
+    for name, value in given.items():
+        option = options.get(name, Option(Plain(), None, "") if accepts_any else None)
+        if option is None or option.kind is None:
+            faults.append((str(name)[:80], _unknown(name, options)))
+            continue
+        try:
+            values[str(name)] = option.kind.read(value)
+        except PydanticCustomError as error:
+            item = (error.context or {}).get("item", "")
+            faults.append((f"{name}{item}", error.message()))
+    for name, option in options.items():
+        if option.is_required and option.kind is not None and name not in given:
+            faults.append((name, f"missing; accepted: {option.kind.accepts}; add this option"))
+    return values, faults
 
 
-register("classic")(ClassicEncoder)
-register("hf_vision")(HFVisionEncoder)
-register("multimodal")(multimodal_encoder)
+def _parts(slot: Slot) -> dict[str, PartClass]:
+    if slot not in _PARTS:
+        raise ValueError(f"slot: got {slot!r}, accepted are {', '.join(map(repr, _PARTS))}")
+    return _PARTS[slot]
+
+
+def _kind(annotation: Any, namespace: Mapping[str, Any]) -> Kind | None:
+    if annotation is inspect.Parameter.empty:
+        return Plain()
+    if isinstance(annotation, str):
+        try:
+            annotation = eval(annotation, dict(namespace))  # a hint of a module that defers them
+        except Exception:  # it names something that exists for type checkers alone
+            return None
+    return kind_of(annotation)
+
+
+def _unknown(name: object, options: Mapping[str, Option]) -> str:
+    valid = [key for key, option in options.items() if option.kind is not None]
+    near = difflib.get_close_matches(str(name)[:80], valid, n=1)
+    if near:
+        return f"unknown option; did you mean {near[0]}?"
+    return f"unknown option; valid here: {', '.join(valid) or 'none'}"

@@ -10,8 +10,8 @@ import pytest
 from iqn_blocks import ConfigError
 from iqn_blocks.config import Config, parse
 from iqn_blocks.config.block import Block
-from iqn_blocks.config.kinds import Kind
 from iqn_blocks.config.messages import child
+from iqn_blocks.kinds import Kind
 
 REQUIRED = {"n_actions": 3, "float_input_dim": 2}
 

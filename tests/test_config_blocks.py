@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from iqn_blocks.config import Btr, Cnn, ImageSize, Vision, parse
-from iqn_blocks.config.plain import show
+from iqn_blocks.plain import show
 
 from .config_cases import KEYS, REQUIRED, faults, nested
 

@@ -13,7 +13,7 @@ import pytest
 
 from iqn_blocks import ConfigError, load_config
 from iqn_blocks.config import loading, parse
-from iqn_blocks.config.plain import MAX_DEPTH, MAX_VALUES
+from iqn_blocks.plain import MAX_DEPTH, MAX_VALUES
 
 from .config_cases import REQUIRED, nested
 

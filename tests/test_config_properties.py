@@ -15,8 +15,8 @@ from hypothesis import given, settings
 import iqn_blocks.config
 from iqn_blocks import ConfigError, load_config
 from iqn_blocks.config import Config, parameter_count, parse, route, unused_keys
-from iqn_blocks.config.kinds import Choice, Flag, FreeMapping, Real, Sequence, Whole
 from iqn_blocks.errors import UnsupportedTopologyError
+from iqn_blocks.kinds import Choice, Flag, FreeMapping, Real, Sequence, Whole
 
 from .config_cases import KEYS, REQUIRED
 from .configs import merge

@@ -6,10 +6,10 @@ import re
 from typing import Any
 
 import pytest
+from iqn_blocks.config.size import MAX_PARAMETERS
 
 from iqn_blocks import ConfigError
 from iqn_blocks.config import parameter_count, parse, quantile_path, route, state_dim, trunk
-from iqn_blocks.config.size import MAX_PARAMETERS
 from iqn_blocks.registry import assemble
 
 from . import tiny_models

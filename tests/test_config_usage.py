@@ -10,7 +10,7 @@ import torch
 
 from iqn_blocks import ConfigError
 from iqn_blocks.config import Config, parse, route, unused_keys
-from iqn_blocks.config.kinds import Choice, Flag, FreeMapping, Real, Sequence, Whole
+from iqn_blocks.kinds import Choice, Flag, FreeMapping, Real, Sequence, Whole
 from iqn_blocks.registry import assemble
 
 from . import tiny_models

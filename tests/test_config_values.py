@@ -11,7 +11,7 @@ import pytest
 
 from iqn_blocks import ConfigError
 from iqn_blocks.config import Config, parse
-from iqn_blocks.config.kinds import (
+from iqn_blocks.kinds import (
     MAX_REAL,
     MAX_SIZE,
     Choice,

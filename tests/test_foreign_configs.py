@@ -16,9 +16,9 @@ import pytest
 
 import iqn_blocks
 from iqn_blocks import CheckpointError, ConfigError
-from iqn_blocks.blocks import load_model, model_from_config
-from iqn_blocks.blocks.hf import leads_elsewhere
 from iqn_blocks.checkpoint import load_weights
+from iqn_blocks.hf import load_model, model_from_config
+from iqn_blocks.hf.loading import leads_elsewhere
 from tests import tiny_models
 from tests.checkpoints import CONFIG, change_config
 from tests.configs import merge

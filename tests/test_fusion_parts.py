@@ -15,10 +15,9 @@ from iqn_blocks.blocks import (
     MLPTrunk,
     PatchTokens,
     PatchVision,
-    PixelSpec,
-    PixelValues,
     as_tokens,
 )
+from iqn_blocks.hf import PixelSpec, PixelValues
 from tests.configs import merge
 from tests.test_multimodal_grid import CONFIGS, placed
 

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 import iqn_blocks
-from iqn_blocks.blocks import HFVisionTokens, PixelSpec, PixelValues, load_model
-from iqn_blocks.encoders.hf import recipes
+from iqn_blocks.hf import HFVisionTokens, PixelSpec, PixelValues, load_model
+from iqn_blocks.hf.models import recipes
 from iqn_blocks.registry import assemble
 from tests import tiny_models
 from tests.configs import merge

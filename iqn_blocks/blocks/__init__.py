@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from iqn_blocks.blocks.dense import HiddenLayer
 from iqn_blocks.blocks.floats import FloatMLP, FloatNormalization
-from iqn_blocks.blocks.heads import Head
-from iqn_blocks.blocks.hf import load_model, model_from_config
-from iqn_blocks.blocks.hf_trunk import HFTrunk
-from iqn_blocks.blocks.hf_vision import HFVision, HFVisionTokens, HFVisionVector
+from iqn_blocks.blocks.heads.head import Head
+from iqn_blocks.blocks.heads.mlp import mlp_head
+from iqn_blocks.blocks.heads.transformer import transformer_head
 from iqn_blocks.blocks.init import orthogonal_, orthogonal_head_, orthogonal_tau_
+from iqn_blocks.blocks.mixers.hadamard import Hadamard
 from iqn_blocks.blocks.noisy import NoisyLinear
-from iqn_blocks.blocks.pixels import PixelValues
-from iqn_blocks.blocks.processor import PixelSpec, read_processor
+from iqn_blocks.blocks.scaling import ImageNormalization
 from iqn_blocks.blocks.spectral import SpectralNormConv2d
-from iqn_blocks.blocks.stems import ConvStem, ImageStem, ImpalaStem
+from iqn_blocks.blocks.stems.base import MapReadout
+from iqn_blocks.blocks.stems.conv import ConvStem
+from iqn_blocks.blocks.stems.impala import ImpalaStem
 from iqn_blocks.blocks.tau import TauEmbedding
 from iqn_blocks.blocks.tokens import DenseTokens, FeatureTokens, as_tokens
 from iqn_blocks.blocks.transformer import IQNTransformerTrunk, native_encoder
-from iqn_blocks.blocks.trunks import ConvTrunk, MeanTrunk, MLPTrunk, NativeTrunk
+from iqn_blocks.blocks.trunks.conv import ConvTrunk
+from iqn_blocks.blocks.trunks.mean import MeanTrunk
+from iqn_blocks.blocks.trunks.mlp import MLPTrunk
+from iqn_blocks.blocks.trunks.native import NativeTrunk
 from iqn_blocks.blocks.vision import PatchTokens, PatchVision, StemVision
 
 __all__ = [
@@ -27,32 +31,27 @@ __all__ = [
     "FeatureTokens",
     "FloatMLP",
     "FloatNormalization",
-    "HFTrunk",
-    "HFVision",
-    "HFVisionTokens",
-    "HFVisionVector",
+    "Hadamard",
     "Head",
     "HiddenLayer",
     "IQNTransformerTrunk",
-    "ImageStem",
+    "ImageNormalization",
     "ImpalaStem",
     "MLPTrunk",
+    "MapReadout",
     "MeanTrunk",
     "NativeTrunk",
     "NoisyLinear",
     "PatchTokens",
     "PatchVision",
-    "PixelSpec",
-    "PixelValues",
     "SpectralNormConv2d",
     "StemVision",
     "TauEmbedding",
     "as_tokens",
-    "load_model",
-    "model_from_config",
+    "mlp_head",
     "native_encoder",
     "orthogonal_",
     "orthogonal_head_",
     "orthogonal_tau_",
-    "read_processor",
+    "transformer_head",
 ]

@@ -5,21 +5,12 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from iqn_blocks.blocks.activation import Activation, activate_, slope_below_zero
-from iqn_blocks.blocks.chain import is_untouched, through
 from iqn_blocks.blocks.noisy import NoisyLinear
 
 
 def make_linear(in_dim: int, out_dim: int, *, noisy: bool, sigma0: float) -> nn.Module:
     """``nn.Linear``, or :class:`NoisyLinear` if ``noisy``."""
     return NoisyLinear(in_dim, out_dim, sigma0=sigma0) if noisy else nn.Linear(in_dim, out_dim)
-
-
-def weight_and_bias(linear: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weight ``(out, in)`` and bias of a Linear, or of a NoisyLinear under its present noise."""
-    if isinstance(linear, NoisyLinear):
-        return linear.effective_weight()
-    assert isinstance(linear, nn.Linear)
-    return linear.weight, linear.bias
 
 
 class HiddenLayer(nn.Module):
@@ -47,17 +38,10 @@ class HiddenLayer(nn.Module):
         self.negative_slope = slope_below_zero(activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.finish(through(self.linear, x))
-
-    def finish(self, linear_out: Tensor) -> Tensor:
-        """What follows the Linear: ``activation([LayerNorm](linear_out))``."""
-        hidden = linear_out if self.norm is None else self.norm(linear_out)
+        hidden: Tensor = self.linear(x)
+        if self.norm is not None:
+            hidden = self.norm(hidden)
         return activate_(hidden, self.negative_slope)
-
-    def is_only_linear(self) -> bool:
-        """Whether it is a product and its activation, with nothing else in between or around."""
-        linear = is_untouched(self.linear, nn.Linear, NoisyLinear)
-        return linear and self.norm is None and is_untouched(self, HiddenLayer)
 
     def extra_repr(self) -> str:
         return f"negative_slope={self.negative_slope}"

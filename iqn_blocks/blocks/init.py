@@ -7,7 +7,6 @@ import math
 import torch
 from torch import nn
 
-from iqn_blocks.blocks.heads import Head
 from iqn_blocks.blocks.spectral import SpectralNormConv2d
 from iqn_blocks.blocks.tau import TauEmbedding
 
@@ -26,6 +25,8 @@ def orthogonal_(module: nn.Module, gain: float = LEAKY_RELU_GAIN) -> None:
     for layer in module.modules():
         if not isinstance(layer, nn.Linear | nn.Conv2d):
             continue
+        if layer.weight.is_meta:  # nothing to fill
+            continue
         # By way of a contiguous tensor: a channels-last one cannot be viewed as a matrix.
         weight = torch.empty_like(layer.weight, memory_format=torch.contiguous_format)
         nn.init.orthogonal_(weight, gain)
@@ -37,12 +38,10 @@ def orthogonal_(module: nn.Module, gain: float = LEAKY_RELU_GAIN) -> None:
             layer.warm_up()
 
 
-def orthogonal_head_(head: Head) -> None:
-    """Gain ``√(2 / (1 + 0.01²))`` for trunk and hidden layers of ``head``, 1 for the readout."""
-    if head.trunk is not None:
-        orthogonal_(head.trunk)
-    orthogonal_(head.hidden)
-    orthogonal_(head.readout, gain=1.0)
+def orthogonal_head_(head: nn.Module) -> None:
+    """Gain 1 for the part of ``head`` that is called ``readout``, ``√(2 / (1 + 0.01²))`` elsewhere."""
+    for name, part in head.named_children():
+        orthogonal_(part, gain=1.0 if name == "readout" else LEAKY_RELU_GAIN)
 
 
 def orthogonal_tau_(embedding: TauEmbedding) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-
-from iqn_blocks.blocks.chain import linear
 
 
 class NoisyLinear(nn.Module):
@@ -65,7 +64,7 @@ class NoisyLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self.effective_weight()
-        return linear(x, weight, bias)
+        return F.linear(x, weight, bias)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, sigma0={self.sigma0}"

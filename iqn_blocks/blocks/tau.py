@@ -5,21 +5,21 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from iqn_blocks.blocks.activation import Activation, activate_, slope_below_zero
-from iqn_blocks.blocks.chain import through
 from iqn_blocks.functional import cosine_features, wide_dtype
 
 
 class TauEmbedding(nn.Module):
-    """``φ(τ) = activation(W cos(π·i·τ) + b)``: ``(R, 1) -> (R, D)`` (arXiv:1806.06923, eq. 4).
+    """``φ(τ) = activation(W cos(π·i·τ) + b)``: ``(R, 1) -> (R, P)`` (arXiv:1806.06923, eq. 4).
 
     ``i`` runs over ``embedding_dimension`` integers from ``cosine_start``. The cosines are computed
-    in float32 (float64 for float64 parameters) whatever the parameters' dtype.
+    in float32 (float64 for float64 parameters) whatever the parameters' dtype. ``phi_dim`` is the
+    width ``P`` that the mixer asks for.
     """
 
     def __init__(
         self,
         embedding_dimension: int,
-        state_dim: int,
+        phi_dim: int,
         *,
         cosine_start: int = 1,
         activation: Activation = "leaky_relu",
@@ -28,14 +28,14 @@ class TauEmbedding(nn.Module):
         self.embedding_dimension = embedding_dimension
         self.cosine_start = cosine_start
         self.negative_slope = slope_below_zero(activation)
-        self.projection = nn.Linear(embedding_dimension, state_dim)
+        self.projection = nn.Linear(embedding_dimension, phi_dim)
 
     def forward(self, tau: Tensor) -> Tensor:
         dtype = self.projection.weight.dtype
         cosines = cosine_features(
             tau.to(wide_dtype(dtype)), self.embedding_dimension, self.cosine_start
         )
-        return activate_(through(self.projection, cosines.to(dtype)), self.negative_slope)
+        return activate_(self.projection(cosines.to(dtype)), self.negative_slope)
 
     def extra_repr(self) -> str:
         last = self.cosine_start + self.embedding_dimension - 1

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from iqn_blocks.blocks.chain import linear, through
+from iqn_blocks._numbers import nearest_divisor
 
 
 class SelfAttention(nn.Module):
@@ -30,12 +30,12 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, tokens, d_model = x.shape
-        qkv = linear(x, self.in_proj_weight, self.in_proj_bias)
+        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         qkv = qkv.view(batch, tokens, 3, self.n_heads, d_model // self.n_heads)
         q, k, v = qkv.transpose(1, 3).unbind(2)
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-        out: Tensor = through(self.out_proj, mixed.transpose(1, 2).flatten(2))
+        out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return out
 
     def extra_repr(self) -> str:
@@ -63,7 +63,7 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm1(x + self.dropout(self.self_attn(x)))
-        wide = through(self.linear1, x)
+        wide = self.linear1(x)
         if self.recompute and wide.requires_grad:
             narrow = checkpoint(
                 self._narrow,
@@ -77,7 +77,7 @@ class EncoderLayer(nn.Module):
         return out
 
     def _narrow(self, wide: Tensor) -> Tensor:
-        narrow: Tensor = through(self.linear2, self.dropout(F.gelu(wide)))
+        narrow: Tensor = self.linear2(self.dropout(F.gelu(wide)))
         return narrow
 
 
@@ -107,7 +107,11 @@ def native_encoder(
         ValueError: ``n_heads`` does not divide ``d_model``.
     """
     if d_model % n_heads:
-        raise ValueError(f"n_heads: {n_heads} does not divide d_model = {d_model}")
+        raise ValueError(
+            f"n_heads: found {n_heads}, which does not divide d_model = {d_model}; accepted: a "
+            f"divisor of it; set n_heads to {nearest_divisor((d_model,), n_heads)}, or change "
+            f"d_model"
+        )
     ff_dim = max(64, d_model * ff_mult)
     return NativeEncoder(
         [EncoderLayer(d_model, n_heads, ff_dim, dropout=dropout) for _ in range(n_layers)]
@@ -135,7 +139,11 @@ class IQNTransformerTrunk(nn.Module):
     ) -> None:
         super().__init__()
         if in_dim % d_model:
-            raise ValueError(f"d_model: {d_model} does not divide the state width D = {in_dim}")
+            near = nearest_divisor((in_dim,), d_model, multiple_of=n_heads)
+            raise ValueError(
+                f"d_model: found {d_model}, which does not divide the state width D = {in_dim}; "
+                f"accepted: a divisor of D; set d_model to {near}"
+            )
         self.d_model = d_model
         self.n_tokens = in_dim // d_model
         self.encoder = native_encoder(

@@ -6,10 +6,12 @@ for one token.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
-from iqn_blocks.blocks.stems import ImageStem
+from iqn_blocks.blocks.scaling import ImageNormalization
 from iqn_blocks.blocks.tokens import projection
 from iqn_blocks.functional import Uint8Scaling, normalize_image
 
@@ -17,17 +19,22 @@ from iqn_blocks.functional import Uint8Scaling, normalize_image
 class StemVision(nn.Module):
     """``projection(stem(img))``: ``(B, C, H, W) -> (B, out_dim)``.
 
-    The projection is left out where the stem's flat output has that width already.
+    uint8 images are scaled first. ``stem`` has an integer ``out_dim``; the projection is left out
+    where that is the width asked for, or none is.
     """
 
-    def __init__(self, stem: ImageStem, out_dim: int) -> None:
+    def __init__(
+        self, stem: nn.Module, out_dim: int | None = None, *, uint8_scaling: Uint8Scaling = "signed"
+    ) -> None:
         super().__init__()
-        self.n_tokens, self.out_dim = 1, out_dim
+        stem_dim = cast(int, stem.out_dim)
+        self.n_tokens, self.out_dim = 1, stem_dim if out_dim is None else out_dim
+        self.normalization = ImageNormalization(uint8_scaling)
         self.stem = stem
-        self.projection = projection(stem.out_dim, out_dim)
+        self.projection = projection(stem_dim, self.out_dim)
 
     def forward(self, img: Tensor) -> Tensor:
-        vector: Tensor = self.projection(self.stem(img))
+        vector: Tensor = self.projection(self.stem(self.normalization(img)))
         return vector
 
 

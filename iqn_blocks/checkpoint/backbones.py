@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from iqn_blocks.blocks.hf import leads_elsewhere
 from iqn_blocks.checkpoint.format import Manifest
 from iqn_blocks.config import Config
 from iqn_blocks.config.routing import parts
-from iqn_blocks.encoders.hf import Recipes
 from iqn_blocks.errors import CheckpointError
+from iqn_blocks.hf.loading import leads_elsewhere
+from iqn_blocks.hf.models import Recipes
 
 _KEYS = {"vision": {"config", "processor"}, "trunk": {"config"}}
 

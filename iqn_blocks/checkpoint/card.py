@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from iqn_blocks.checkpoint.saving import config_of
 from iqn_blocks.describe import describe
 from iqn_blocks.network import IQN
 
@@ -70,11 +71,11 @@ def model_card(net: IQN, repo_id: str) -> str:
         version=iqn_blocks.__version__,
         total=sum(p.numel() for p in parameters),
         frozen=sum(p.numel() for p in parameters if not p.requires_grad),
-        quantiles=net.config.nn.iqn.n,
+        quantiles=config_of(net).nn.iqn.n,
         shapes="\n".join(_shape_rows(net)),
         stages=describe(net),
         keys="\n".join(
-            f"| `{key}` | {_cell(value)} |" for key, value in _flat(net.config.to_dict())
+            f"| `{key}` | {_cell(value)} |" for key, value in _flat(config_of(net).to_dict())
         ),
     )
 
@@ -83,14 +84,16 @@ def _shape_rows(net: IQN) -> Iterator[str]:
     img, floats = net.example_inputs(1)
     if img is not None:
         channels, height, width = img.shape[1:]
-        scaling = {"signed": "(x − 128) / 128", "unit": "x / 255"}[net.config.nn.vis.uint8_scaling]
+        scaling = {"signed": "(x − 128) / 128", "unit": "x / 255"}[
+            config_of(net).nn.vis.uint8_scaling
+        ]
         yield (
             f"| `img` | (B, {channels}, {height}, {width}) | uint8, normalised inside as "
             f"{scaling}, or floating and already normalised |"
         )
     if floats is not None:
         yield f"| `floats` | (B, {floats.shape[1]}) | raw units, normalised inside |"
-    actions, offsets = net.config.n_actions, net.config.n_actions_per_block
+    actions, offsets = config_of(net).n_actions, config_of(net).n_actions_per_block
     shape = f"{actions}" if offsets == 1 else f"{offsets}, {actions}"
     yield f"| `q` | (K·B, {shape}) | quantile values of the actions |"
     yield "| `tau` | (K·B, 1) | their quantile levels |"

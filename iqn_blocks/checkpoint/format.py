@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import torch
 
 from iqn_blocks.config import Config
-from iqn_blocks.config.plain import show
 from iqn_blocks.errors import CheckpointError, ConfigError
+from iqn_blocks.plain import show
 
 FORMAT = "iqn-blocks"
 FORMAT_VERSION = 1

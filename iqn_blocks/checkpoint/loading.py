@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load as decode_tensors
 from torch import Tensor
 
+from iqn_blocks.blocks import ImageNormalization
+from iqn_blocks.build import assemble, route
 from iqn_blocks.checkpoint.backbones import checked_recipes
 from iqn_blocks.checkpoint.format import (
     CONFIG_FILE,
@@ -24,8 +26,8 @@ from iqn_blocks.checkpoint.format import (
 from iqn_blocks.checkpoint.saving import is_channels_last, plain_network, state_tensors
 from iqn_blocks.config import TOPOLOGIES
 from iqn_blocks.errors import CheckpointError
+from iqn_blocks.hf import Models
 from iqn_blocks.network import IQN
-from iqn_blocks.registry import assemble, route
 
 _ATTEMPTS = 100  # of reading two files that another process is replacing
 
@@ -66,7 +68,7 @@ def load_folder(
     checkpoint = read_folder(folder)
     net = _empty_network(checkpoint, trust_remote_code)
     _check(net, checkpoint)
-    if net.tau_embedding.projection.weight.is_meta:
+    if net.device.type == "meta":
         net.to_empty(device="cpu")
     _copy(net, checkpoint.tensors)
     if not checkpoint.manifest.training:
@@ -149,12 +151,13 @@ def _empty_network(checkpoint: Checkpoint, trust_remote_code: bool) -> IQN:
         recipes = checked_recipes(
             manifest, path, built_in=built_in, trust_remote_code=trust_remote_code
         )
+        net = None
         if built_in and not recipes:
             with torch.device("meta"):  # shapes alone: nothing is drawn or allocated
                 net = assemble(manifest.config)
-        else:
+        if net is None or _computes_buffers(net):
             with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-                net = assemble(manifest.config, recipes)
+                net = assemble(manifest.config, Models(recipes))
     except CheckpointError:
         raise
     except ValueError as error:
@@ -168,6 +171,14 @@ def _empty_network(checkpoint: Checkpoint, trust_remote_code: bool) -> IQN:
             layout = torch.channels_last if last else torch.contiguous_format
             tensor.data = torch.empty_like(tensor, memory_format=layout)
     return net
+
+
+def _computes_buffers(net: IQN) -> bool:
+    """Whether a part computes tensors that no file holds, which ``meta`` cannot."""
+    saved = net.state_dict()
+    own = (name for name, _ in net.named_buffers() if name not in saved)
+    owners = (net.get_submodule(name.rpartition(".")[0]) for name in own)
+    return any(not isinstance(owner, ImageNormalization) for owner in owners)
 
 
 def _check(net: IQN, checkpoint: Checkpoint) -> None:

@@ -21,7 +21,8 @@ from iqn_blocks.checkpoint.format import (
     digest_file,
     sha256,
 )
-from iqn_blocks.encoders.hf import recipes
+from iqn_blocks.config import Config
+from iqn_blocks.hf.models import recipes
 from iqn_blocks.network import IQN
 
 _LEFTOVER = re.compile(r"\.iqn-blocks-[0-9a-f]+\.tmp|model-([0-9a-f]{64})\.safetensors")
@@ -73,6 +74,21 @@ def plain_network(net: nn.Module) -> IQN:
     return plain
 
 
+def config_of(net: IQN) -> Config:
+    """The configuration that a network was built from.
+
+    Raises:
+        ValueError: it was made by hand and has none.
+    """
+    if net.config is None:
+        raise ValueError(
+            "net: this network was made by hand and has no configuration, from which it could be "
+            "built again; save its state_dict, or register its parts and build it with "
+            "iqn_blocks.build"
+        )
+    return net.config
+
+
 def encode(net: IQN) -> tuple[bytes, Manifest]:
     """The bytes of ``model.safetensors``, and the manifest that belongs to them."""
     state = state_tensors(net)
@@ -82,9 +98,9 @@ def encode(net: IQN) -> tuple[bytes, Manifest]:
         for name, tensor in state.items()
     }
     weights = encode_tensors(tensors, metadata={"format": "pt"})
-    dtype = net.tau_embedding.projection.weight.dtype
+    dtype = net.dtype
     return weights, Manifest(
-        config=net.config,
+        config=config_of(net),
         weights_sha256=sha256(weights),
         dtype=dtype,
         other_dtypes={name: t.dtype for name, t in tensors.items() if t.dtype != dtype},

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from iqn_blocks.config.fusion import Encoder, FusionCnn, FusionMlp, HfEmbedding
-from iqn_blocks.config.heads import Decoder, HeadMlp, HeadTransformer, Quantiles, Slot
+from iqn_blocks.config.fusion import Encoder, HfEmbedding
+from iqn_blocks.config.heads import Decoder, HeadSlot, Quantiles
 from iqn_blocks.config.inputs import Cnn, FloatInputs, FloatMlp, ImageSize, Transformer, Vision
 from iqn_blocks.config.loading import load_config, parse
-from iqn_blocks.config.plain import FrozenMapping, thaw
+from iqn_blocks.config.part import Part
 from iqn_blocks.config.routing import (
     TOPOLOGIES,
     float_hidden_dim,
     route,
+    stem_part,
     trunk,
-    trunk_backbone,
+    trunk_part,
     vision_branch,
 )
 from iqn_blocks.config.schema import Btr, Config, Nn
-from iqn_blocks.config.size import parameter_count, quantile_path, state_dim
-from iqn_blocks.config.usage import unused_keys
+from iqn_blocks.plain import FrozenMapping, thaw
 
 __all__ = [
     "TOPOLOGIES",
@@ -29,27 +29,21 @@ __all__ = [
     "FloatInputs",
     "FloatMlp",
     "FrozenMapping",
-    "FusionCnn",
-    "FusionMlp",
-    "HeadMlp",
-    "HeadTransformer",
+    "HeadSlot",
     "HfEmbedding",
     "ImageSize",
     "Nn",
+    "Part",
     "Quantiles",
-    "Slot",
     "Transformer",
     "Vision",
     "float_hidden_dim",
     "load_config",
-    "parameter_count",
     "parse",
-    "quantile_path",
     "route",
-    "state_dim",
+    "stem_part",
     "thaw",
     "trunk",
-    "trunk_backbone",
-    "unused_keys",
+    "trunk_part",
     "vision_branch",
 ]

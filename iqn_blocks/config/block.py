@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from iqn_blocks.config.messages import config_error
-from iqn_blocks.config.plain import thaw
+from iqn_blocks.kinds import Kind
 
 AnyBlock = TypeVar("AnyBlock", bound="Block")
+
+# Where reads of keys are noted while somebody watches: a block's identity and the key.
+WATCHED: ContextVar[set[tuple[int, str]] | None] = ContextVar("WATCHED", default=None)
 
 
 class Block(BaseModel):
@@ -20,10 +24,8 @@ class Block(BaseModel):
 
     # Other names of keys.
     aliases: ClassVar[Mapping[str, str]] = {}
-    # Keys that other systems write in this block: at the value given here they say what is built
-    # anyway and are dropped, at any other the reason says why they are refused.
-    inert: ClassVar[Mapping[str, object]] = {}
-    inert_reason: ClassVar[str] = ""
+    # Whether a bare name stands for the block with that one key.
+    takes_names: ClassVar[bool] = False
     # Branches of which one is active: left out of :meth:`to_dict` when null.
     branches: ClassVar[tuple[str, ...]] = ()
 
@@ -36,6 +38,17 @@ class Block(BaseModel):
     # Pydantic would otherwise build nested blocks through __init__, and each would raise on its own
     # before the faults of its neighbours are known.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    def __getattribute__(self, name: str) -> Any:
+        reads = WATCHED.get()
+        if reads is not None:
+            reads.add((id(self), name))
+        return super().__getattribute__(name)
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The keys of the block."""
+        return list(cls.model_fields)
 
     @classmethod
     def model_validate(cls: type[AnyBlock], obj: Any, **options: Any) -> AnyBlock:
@@ -51,24 +64,16 @@ class Block(BaseModel):
         """Any mapping is welcome, and an empty block may be written as nothing at all."""
         if data is None:
             data = {}
+        if isinstance(data, str) and cls.takes_names:
+            data = {data: {}}
         if not isinstance(data, Mapping):
             return data
         keys: dict[Any, Any] = {}
         for key, value in data.items():
             name = cls.aliases.get(key, key) if isinstance(key, str) else key
-            if not cls._is_inert(key, value):
-                # An alias beside its name stays, to be reported as a key too many.
-                keys[key if name in data else name] = value
+            # An alias beside its name stays, to be reported as a key too many.
+            keys[key if name in data else name] = value
         return cls.fill(keys)
-
-    @classmethod
-    def _is_inert(cls, key: object, value: object) -> bool:
-        return (
-            isinstance(key, str)
-            and key in cls.inert
-            and type(value) is type(cls.inert[key])
-            and value == cls.inert[key]
-        )
 
     @classmethod
     def fill(cls, keys: dict[Any, Any]) -> dict[Any, Any]:
@@ -89,9 +94,10 @@ class Block(BaseModel):
     def to_dict(self) -> dict[str, Any]:
         """Plain data (dict, list, str, int, float, bool, None) that parses to an equal block."""
         plain: dict[str, Any] = {}
-        for name in type(self).model_fields:
+        for name, field in type(self).model_fields.items():
             value = getattr(self, name)
             if value is None and name in self.branches:
                 continue
-            plain[name] = value.to_dict() if isinstance(value, Block) else thaw(value)
+            kind = next((extra for extra in field.metadata if isinstance(extra, Kind)), Kind())
+            plain[name] = value.to_dict() if isinstance(value, Block) else kind.plain(value)
         return plain

@@ -8,75 +8,82 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from iqn_blocks.config.block import Block
-from iqn_blocks.config.kinds import Choice
-from iqn_blocks.config.types import Bool, Count, NotNegative, Probability, Size, SizeOrNull
+from iqn_blocks.config.part import Chooser, Part, PartOf, PartsOf
+from iqn_blocks.kinds import Bool, Choice, Count, NotNegative, Size
+from iqn_blocks.registry import Slot
 
 SharedInput = Literal["post_tau"]
 
 
 class Quantiles(Block):
-    """Quantile path: embedding of τ, and how many quantiles are drawn."""
+    """Quantile path: embedding of τ, its mixer, and how many quantiles are drawn."""
 
-    embedding_dimension: Size = Field(128, description="Cosines E.")
-    cosine_start: Count = Field(1, description="First cosine index i; the last is i + E - 1.")
-    n: Size = Field(8, description="Quantiles K of a call that names none.")
-    k: Size = Field(32, description="Midpoint quantiles that q_values averages over.")
-    kappa: NotNegative = Field(0.005, description="Huber threshold κ, for trainers.")
-    freeze: Bool = Field(False, description="Do not train the projection of τ.")
-
-
-class HeadMlp(Block):
-    """A head of Linear layers."""
-
-    aliases: ClassVar[Mapping[str, str]] = {"hidden": "hidden_dim", "layers": "n_hidden_layers"}
-
-    hidden_dim: SizeOrNull = Field(
-        None,
-        description="Width; null: half of decoder.dense_hidden_dimension.",
+    embedding_dimension: Size = Field(default=128, description="Cosines E.")
+    cosine_start: Count = Field(
+        default=1, description="First cosine index i; the last is i + E - 1."
     )
-    n_hidden_layers: Size = Field(
-        1,
-        description="Hidden layers before the readout.",
+    mixer: Annotated[str | Part, PartOf(slot="mixer")] = Field(
+        default="hadamard", description="What brings state and embedding of τ together."
     )
+    n: Size = Field(default=8, description="Quantiles K of a call that names none.")
+    k: Size = Field(default=32, description="Midpoint quantiles that q_values averages over.")
+    kappa: NotNegative = Field(default=0.005, description="Huber threshold κ, for trainers.")
+    freeze: Bool = Field(default=False, description="Do not train the projection of τ.")
 
 
-class HeadTransformer(Block):
-    """A head with a native transformer over slices of its input."""
+# Keys that trackmania_rl writes in a transformer slot: at these values they say what is built
+# anyway, at others nothing builds them.
+_NO_BACKBONE: Mapping[str, object] = {
+    "use_hf_backbone": False,
+    "model_name_or_path": "",
+    "trust_remote_code": False,
+    "hidden_dropout_prob": 0.0,
+}
+_REFUSED = tuple(
+    (
+        key,
+        "a Hugging Face model in a decoder slot is not supported; remove the key, the slot builds "
+        "its own transformer from d_model, n_layers, n_heads, ff_mult and dropout",
+    )
+    for key in _NO_BACKBONE
+)
 
-    inert: ClassVar[Mapping[str, object]] = {
-        "use_hf_backbone": False,
-        "model_name_or_path": "",
-        "trust_remote_code": False,
-        "hidden_dropout_prob": 0.0,
+
+class HeadSlot(Chooser):
+    """One head: a part such as mlp (the default) or transformer."""
+
+    slot: ClassVar[Slot] = "head"
+    part_aliases: ClassVar[Mapping[str, Mapping[str, str]]] = {
+        "mlp": {"hidden": "hidden_dim", "layers": "n_hidden_layers"}
     }
-    inert_reason: ClassVar[str] = (
-        "a Hugging Face model in a decoder slot is not supported; remove the key, "
-        "the slot builds its own transformer from d_model, n_layers, n_heads, ff_mult and dropout"
+
+    freeze: Bool = Field(default=False, description="Do not train this head.")
+    parts: Annotated[tuple[Part, ...], PartsOf(slot="head", refused=_REFUSED)] = Field(
+        default=(), description="The part, under its name."
     )
-
-    d_model: Size = Field(128, description="Token width; must divide the state width D.")
-    n_layers: Size = Field(1, description="Encoder layers.")
-    n_heads: Size = Field(4, description="Attention heads; must divide d_model.")
-    ff_mult: Size = Field(4, description="Feed-forward width: max(64, d_model * ff_mult).")
-    dropout: Probability = Field(0.0, description="Dropout probability inside the encoder.")
-
-
-class Slot(Block):
-    """One head: mlp (the default) or transformer."""
-
-    branches: ClassVar[tuple[str, ...]] = ("mlp", "transformer")
-
-    freeze: Bool = Field(False, description="Do not train this head.")
-    mlp: HeadMlp | None = Field(
-        None, description="Head of Linear layers; null beside a transformer."
-    )
-    transformer: HeadTransformer | None = Field(None, description="Head with a transformer.")
 
     @classmethod
     def fill(cls, keys: dict[Any, Any]) -> dict[Any, Any]:
-        if keys.get("mlp") is None and keys.get("transformer") is None:
-            keys["mlp"] = {}
+        cls.collect(keys)
+        if not keys["parts"]:
+            keys["parts"] = {"mlp": {}}
         return keys
+
+    @classmethod
+    def in_our_names(cls, name: str, given: Any) -> Any:
+        given = super().in_our_names(name, given)
+        if name != "transformer" or not isinstance(given, Mapping):
+            return given
+        return {
+            key: value
+            for key, value in given.items()
+            if (type(value), value) != (type(_NO_BACKBONE.get(key)), _NO_BACKBONE.get(key))
+        }
+
+    @property
+    def part(self) -> Part:
+        """The part of this head."""
+        return self.parts[0]
 
 
 class Decoder(Block):
@@ -91,12 +98,13 @@ class Decoder(Block):
             },
         ),
     ] = Field(
-        "post_tau", description="Both heads read the state times the embedding of τ; no other."
+        default="post_tau",
+        description="Both heads read the state times the embedding of τ; no other.",
     )
     dense_hidden_dimension: Size = Field(
-        1024,
+        default=1024,
         description="Twice the default width of a head; in multimodal networks the state width D.",
     )
-    shared_trunk_freeze: Bool = Field(False, description="For trainers; never read here.")
-    advantage: Slot = Field(default_factory=Slot, description="Advantage head.")
-    value: Slot = Field(default_factory=Slot, description="Value head.")
+    shared_trunk_freeze: Bool = Field(default=False, description="For trainers; never read here.")
+    advantage: HeadSlot = Field(default_factory=HeadSlot, description="Advantage head.")
+    value: HeadSlot = Field(default_factory=HeadSlot, description="Value head.")

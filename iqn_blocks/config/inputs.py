@@ -7,12 +7,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from iqn_blocks.blocks.stems.base import SpectralNormScope
 from iqn_blocks.config.block import Block
-from iqn_blocks.config.kinds import Choice
-from iqn_blocks.config.types import Bool, Count, Probability, Size, String
+from iqn_blocks.config.part import Chooser, Part, PartsOf
+from iqn_blocks.functional import Uint8Scaling
+from iqn_blocks.kinds import Bool, Choice, LayersOrNone, Probability, Size, String
+from iqn_blocks.registry import Slot
 
-Uint8Scaling = Literal["signed", "unit"]
-SpectralNormScope = Literal["all", "residual"]
 FusionTokens = Literal["summary", "patch_tokens"]
 
 
@@ -21,28 +22,30 @@ class ImageSize(Block):
 
     aliases: ClassVar[Mapping[str, str]] = {"w": "width", "h": "height"}
 
-    width: Size = Field(256, description="Width W, in pixels.")
-    height: Size = Field(256, description="Height H, in pixels.")
+    width: Size = Field(default=256, description="Width W, in pixels.")
+    height: Size = Field(default=256, description="Height H, in pixels.")
 
 
 class Cnn(Block):
     """Convolutional image stem: the 4-layer CNN, or IMPALA."""
 
     use_impala_cnn: Bool = Field(
-        False, description="Build the IMPALA stem instead of the 4-layer CNN."
+        default=False, description="Build the IMPALA stem instead of the 4-layer CNN."
     )
     impala_model_size: Size = Field(
-        2, description="Width s of the IMPALA stem: its stages have 16s, 32s and 32s channels."
+        default=2,
+        description="Width s of the IMPALA stem: its stages have 16s, 32s and 32s channels.",
     )
     use_adaptive_maxpool: Bool = Field(
-        False, description="Pool the last feature map to a fixed square before flattening."
+        default=False, description="Pool the last feature map to a fixed square before flattening."
     )
-    adaptive_maxpool_size: Size = Field(6, description="Side of that square, in positions.")
+    adaptive_maxpool_size: Size = Field(default=6, description="Side of that square, in positions.")
     use_spectral_norm: Bool = Field(
-        False, description="Spectral normalisation (arXiv:1802.05957) of the convolutions."
+        default=False, description="Spectral normalisation (arXiv:1802.05957) of the convolutions."
     )
     spectral_norm_scope: Annotated[SpectralNormScope, Choice.of(SpectralNormScope)] = Field(
-        "all", description="Normalise all convolutions, or those inside residual blocks alone."
+        default="all",
+        description="Normalise all convolutions, or those inside residual blocks alone.",
     )
 
 
@@ -50,72 +53,88 @@ class Transformer(Block):
     """A transformer: native, or a Hugging Face model."""
 
     use_hf_backbone: Bool = Field(
-        False,
+        default=False,
         description="Use the Hugging Face model of model_name_or_path instead of a native one.",
     )
     model_name_or_path: String = Field(
-        "", description="Hub id or folder of the Hugging Face model."
+        default="", description="Hub id or folder of the Hugging Face model."
     )
     trust_remote_code: Bool = Field(
-        False, description="Let the Hugging Face model run code that comes with its weights."
+        default=False,
+        description="Let the Hugging Face model run code that comes with its weights.",
     )
     hidden_dropout_prob: Probability = Field(
-        0.0, description="Probability of the dropout on what the Hugging Face model returns."
+        default=0.0,
+        description="Probability of the dropout on what the Hugging Face model returns.",
     )
-    d_model: Size = Field(256, description="Token width d.")
-    n_layers: Count = Field(2, description="Layers of the native encoder; 0 leaves it out.")
+    d_model: Size = Field(default=256, description="Token width d.")
+    n_layers: LayersOrNone = Field(
+        default=2, description="Layers of the native encoder; 0 leaves it out."
+    )
     n_heads: Size = Field(
-        4, description="Attention heads of the native encoder; must divide d_model."
+        default=4, description="Attention heads of the native encoder; must divide d_model."
     )
     ff_mult: Size = Field(
-        4, description="Feed-forward width of the native encoder: max(64, d_model * ff_mult)."
+        default=4,
+        description="Feed-forward width of the native encoder: max(64, d_model * ff_mult).",
     )
-    dropout: Probability = Field(0.0, description="Dropout probability inside the native encoder.")
+    dropout: Probability = Field(
+        default=0.0, description="Dropout probability inside the native encoder."
+    )
     patch_size: Size = Field(
-        8,
+        default=8,
         description="Side of a square patch of the native vision encoder, in pixels; must "
         "divide the image. Read from vis.transformer.",
     )
     post_concat_seq_len: Size = Field(
-        4,
+        default=4,
         description="Tokens L that a fused vector is cut into for the trunk. Read from "
         "encoder.transformer.",
     )
     unified_float_tokens: Size = Field(
-        1,
+        default=1,
         description="Tokens k that all float inputs together become (dense layout). Read from "
         "encoder.transformer.",
     )
     fusion_tokens: Annotated[FusionTokens, Choice.of(FusionTokens)] = Field(
-        "summary",
+        default="summary",
         description="What a token sequence gets of the image: one summary token, or all patch "
         "tokens. Read from vis.transformer.",
     )
 
 
-class Vision(Block):
-    """Image branch: a convolutional stem (the default), a transformer, or none."""
+class Vision(Chooser):
+    """Image branch: a stem (cnn by default), a transformer, or none."""
 
+    slot: ClassVar[Slot] = "stem"
     branches: ClassVar[tuple[str, ...]] = ("cnn", "transformer")
 
-    no_image: Bool = Field(False, description="Build no image branch: the network takes img=None.")
+    no_image: Bool = Field(
+        default=False, description="Build no image branch: the network takes img=None."
+    )
     freeze: Bool = Field(
-        False,
+        default=False,
         description="Do not train the image branch and its projection; ignored with no_image.",
     )
-    in_channels: Size = Field(1, description="Image channels C.")
+    in_channels: Size = Field(default=1, description="Image channels C.")
     uint8_scaling: Annotated[Uint8Scaling, Choice.of(Uint8Scaling)] = Field(
-        "signed",
+        default="signed",
         description="How uint8 images are normalised: (x - 128) / 128, or x / 255. A Hugging Face "
         "vision model is fed from [-1, 1], of which unit fills the upper half alone.",
     )
     image_size: ImageSize = Field(default_factory=ImageSize, description="Size of the image.")
-    cnn: Cnn | None = Field(None, description="Convolutional stem; null beside a transformer.")
-    transformer: Transformer | None = Field(None, description="Vision transformer.")
+    cnn: Cnn | None = Field(
+        default=None, description="Convolutional stem; null beside a transformer."
+    )
+    transformer: Transformer | None = Field(default=None, description="Vision transformer.")
+    parts: Annotated[tuple[Part, ...], PartsOf(slot="stem")] = Field(
+        default=(), description="Any other stem, under its name."
+    )
 
     @classmethod
     def fill(cls, keys: dict[Any, Any]) -> dict[Any, Any]:
-        if keys.get("cnn") is None and keys.get("transformer") is None:
+        cls.collect(keys)
+        if keys.get("cnn") is None and keys.get("transformer") is None and not keys["parts"]:
             keys["cnn"] = {}
         return keys
 
@@ -123,13 +142,13 @@ class Vision(Block):
 class FloatMlp(Block):
     """MLP over the normalised float inputs."""
 
-    hidden_dim: Size = Field(256, description="Width h of its two layers.")
+    hidden_dim: Size = Field(default=256, description="Width h of its two layers.")
 
 
 class FloatInputs(Block):
     """Branch of the float inputs."""
 
     freeze: Bool = Field(
-        False, description="Do not train the float MLP (and in hf_vision its projection)."
+        default=False, description="Do not train the float MLP (and in hf_vision its projection)."
     )
     mlp: FloatMlp = Field(default_factory=FloatMlp, description="The float MLP.")

@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from iqn_blocks.config.plain import MAX_DEPTH, MAX_VALUES, show
 from iqn_blocks.config.schema import Config
 from iqn_blocks.errors import ConfigError
+from iqn_blocks.plain import MAX_DEPTH, MAX_VALUES, show
 
 MAX_BYTES = 4 * 2**20
 MAX_NAME = 300

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import ValidationError
 
-from iqn_blocks.config.plain import show
 from iqn_blocks.errors import ConfigError
+from iqn_blocks.plain import show
 
 if TYPE_CHECKING:
     from iqn_blocks.config.block import Block
@@ -35,7 +35,14 @@ def config_error(block: type[Block], error: ValidationError) -> ConfigError:
         inner = entry.get("ctx", {}).get("error")
         if isinstance(inner, ConfigError):
             return inner
-    return ConfigError(join([_line(block, entry) for entry in found]))
+    return ConfigError(join([line for entry in found for line in _lines(block, entry)]))
+
+
+def _lines(block: type[Block], entry: Any) -> list[str]:
+    if entry["type"] != "part":
+        return [_line(block, entry)]
+    path = dotted(entry["loc"]).removesuffix(".parts")
+    return [f"{path}.{below}".strip(".") + f": {text}" for below, text in entry["ctx"]["faults"]]
 
 
 def _line(block: type[Block], entry: Any) -> str:
@@ -50,7 +57,7 @@ def _line(block: type[Block], entry: Any) -> str:
         accepts = wanted(block_at(block, loc[:-1]), str(loc[-1]))
         return f"{path}: missing; accepted: {accepts}; add this key"
     if kind == "model_type":
-        keys = ", ".join(valid_keys(block_at(block, loc)))
+        keys = ", ".join(block_at(block, loc).names())
         return f"{path}: found {show(entry['input'])}; accepted: a block with the keys {keys}"
     return f"{path}: {entry['msg']}"
 
@@ -76,11 +83,6 @@ def wanted(block: type[Block], key: str) -> str:
     return "a block of keys"
 
 
-def valid_keys(block: type[Block]) -> list[str]:
-    """The names of all keys of a block."""
-    return list(block.model_fields)
-
-
 def child(block: type[Block], key: str) -> type[Block] | None:
     """The block under a key, if it is one."""
     from iqn_blocks.config.block import Block
@@ -103,21 +105,19 @@ def block_at(block: type[Block], loc: Sequence[str | int]) -> type[Block]:
 
 def all_keys(block: type[Block], above: str = "") -> Iterator[tuple[str, str]]:
     """Name and dotted path of every key, from the top down."""
-    for key in block.model_fields:
+    for key in block.names():
         path = f"{above}{key}"
         yield key, path
-        inner = child(block, key)
+        inner = child(block, key) if key in block.model_fields else None
         if inner is not None:
             yield from all_keys(inner, f"{path}.")
 
 
 def _unknown(root: type[Block], loc: Sequence[str | int], value: object) -> str:
     key, block = str(loc[-1]), block_at(root, loc[:-1])
-    if key in block.inert:
-        return f"found {show(value)}; {block.inert_reason}"
     if key in block.aliases:
         return f"given beside {block.aliases[key]}, which means the same; keep one of them"
-    valid = [*block.model_fields, *block.aliases]
+    valid = [*block.names(), *block.aliases]
     near = difflib.get_close_matches(key[:MAX_KEY], valid, 1)
     if near:
         return f"unknown key; did you mean {near[0]}?"
@@ -125,4 +125,4 @@ def _unknown(root: type[Block], loc: Sequence[str | int], value: object) -> str:
     if elsewhere:
         return f"unknown key; did you mean {' or '.join(elsewhere[:3])}?"
     nearest = difflib.get_close_matches(key[:MAX_KEY], valid, 1, cutoff=0.0)
-    return f"unknown key; the nearest is {nearest[0]}; valid here: {', '.join(valid_keys(block))}"
+    return f"unknown key; the nearest is {nearest[0]}; valid here: {', '.join(block.names())}"

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from iqn_blocks.config.part import Part
 from iqn_blocks.errors import UnsupportedTopologyError
 
 if TYPE_CHECKING:
-    from iqn_blocks.config.fusion import HfEmbedding
-    from iqn_blocks.config.inputs import Transformer
     from iqn_blocks.config.schema import Config
 
 TOPOLOGIES = ("classic", "hf_vision", "multimodal")
 
 VisionBranch = Literal["none", "cnn", "native_transformer", "hf_transformer"]
-Trunk = Literal["linear", "native_transformer", "mlp", "cnn", "hf_embedding"]
 # How a multimodal network brings image and floats together: one vector that is the state but for a
 # Linear, one vector cut into tokens, float tokens behind those of a vision encoder, or float tokens
 # behind the bare image tokens.
@@ -60,21 +58,57 @@ def vision_branch(config: Config) -> VisionBranch:
     return "hf_transformer" if vis.transformer.use_hf_backbone else "native_transformer"
 
 
-def trunk(config: Config) -> Trunk:
-    """What turns the tokens of a multimodal network into one."""
+def trunk(config: Config) -> str:
+    """The name of what turns the tokens of a multimodal network into one."""
     encoder = config.nn.encoder
-    if encoder.fusion_encoder is not None:
-        return encoder.fusion_encoder
+    chosen = encoder.fusion_encoder
+    if chosen is not None:
+        return chosen if isinstance(chosen, str) else chosen.name
     if encoder.transformer.use_hf_backbone:
         return "hf_embedding"
     return "linear" if config.nn.fusion_mode == "vision_transformer" else "native_transformer"
 
 
-def trunk_backbone(config: Config) -> HfEmbedding | Transformer:
-    """The block with path, trust and dropout of the model in a ``hf_embedding`` trunk."""
-    encoder = config.nn.encoder
-    own_path = encoder.hf_embedding.model_name_or_path
-    return encoder.hf_embedding if own_path else encoder.transformer
+def trunk_part(config: Config) -> Part:
+    """The trunk of a multimodal network with its options.
+
+    Where ``fusion_encoder`` gives a bare name, the options are in blocks of ``nn.encoder``.
+    """
+    encoder, name = config.nn.encoder, trunk(config)
+    block = encoder.transformer
+    if isinstance(encoder.fusion_encoder, Part):
+        return encoder.fusion_encoder
+    options: dict[str, Any] = {}
+    if name == "native_transformer":
+        options["n_layers"] = block.n_layers
+        if block.n_layers > 0:
+            options |= {key: getattr(block, key) for key in ("n_heads", "ff_mult", "dropout")}
+    elif name == "mlp":
+        return encoder.fusion_mlp
+    elif name == "cnn":
+        return encoder.fusion_cnn
+    elif name == "hf_embedding":
+        own, keys = encoder.hf_embedding, type(encoder.hf_embedding).model_fields
+        source, place = (own, "hf_embedding") if own.model_name_or_path else (block, "transformer")
+        options |= {key: getattr(source, key) for key in keys}
+        options["key"] = f"nn.encoder.{place}.model_name_or_path"
+    return Part(name, options)
+
+
+def stem_part(config: Config) -> Part:
+    """The image stem with its options: a part by name, or what ``nn.vis.cnn`` describes."""
+    vis, cnn = config.nn.vis, config.nn.vis.cnn
+    if vis.parts:
+        return vis.parts[0]
+    assert cnn is not None
+    impala, options = cnn.use_impala_cnn, dict[str, Any]()
+    if impala:
+        options["width"] = cnn.impala_model_size
+    if cnn.use_spectral_norm:
+        options["spectral_norm"] = cnn.spectral_norm_scope
+    if cnn.use_adaptive_maxpool:
+        options |= {"readout": "max", "readout_size": cnn.adaptive_maxpool_size}
+    return Part("impala" if impala else "conv", options)
 
 
 def float_hidden_dim(config: Config) -> int:
@@ -94,7 +128,7 @@ class Parts(NamedTuple):
     topology: str
     branch: VisionBranch
     fusion: Fusion | None
-    trunk: Trunk | None
+    trunk: str | None
     float_mlp: bool
     vision_encoder: bool  # native layers, sized by vis.transformer, over patches or HF tokens
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from iqn_blocks.config.arithmetic import CONV_MIN_SIDE
+from iqn_blocks._numbers import nearest_divisor
 from iqn_blocks.config.routing import TOPOLOGIES, Parts, parts
-from iqn_blocks.config.size import MAX_PARAMETERS, parameter_count, quantile_path, state_dim
 from iqn_blocks.errors import UnsupportedTopologyError
 
 if TYPE_CHECKING:
-    from iqn_blocks.config.heads import Slot
+    from iqn_blocks.config.heads import HeadSlot
     from iqn_blocks.config.schema import Config
 
 
@@ -23,8 +22,8 @@ def cross_faults(config: Config) -> list[str]:
     faults = [*_one_of_two(config), *_float_stats(config), *_heads(config)]
     topology = config.nn.topology
     if topology is not None and topology not in TOPOLOGIES:
-        return [*faults, *_too_large(config, topology)]
-    if config.nn.vis.cnn is not None and config.nn.vis.transformer is not None:
+        return faults
+    if len(_stems(config)) > 1:
         return faults  # no telling which network is meant
     try:
         p = parts(config)
@@ -41,28 +40,27 @@ def cross_faults(config: Config) -> list[str]:
     faults += [*_inputs(config, p), *_vision(config, p)]
     if p.fusion is not None:
         faults += [*_tokens(config, p), *_trunk(config, p)]
-    no_input = p.branch == "none" and not p.float_mlp and p.topology == "classic"
-    if no_input or any(_small_image(config, p)):
-        return faults  # no telling the state width
-    return [*faults, *_state_width(config, p), *_too_large(config, p.topology)]
+    return faults
 
 
 def _one_of_two(config: Config) -> Iterator[str]:
-    if config.nn.vis.cnn is not None and config.nn.vis.transformer is not None:
-        yield (
-            "nn.vis: found both cnn and transformer; accepted: one of them; remove nn.vis.cnn or "
-            "nn.vis.transformer"
-        )
-    for name, slot in _slots(config):
-        if slot.mlp is not None and slot.transformer is not None:
-            path = f"nn.decoder.{name}"
+    chosen = {"nn.vis": _stems(config)}
+    chosen |= {f"nn.decoder.{n}": [part.name for part in s.parts] for n, s in _slots(config)}
+    for path, names in chosen.items():
+        if len(names) > 1:
+            ways_out = " or ".join(f"{path}.{name}" for name in names)
             yield (
-                f"{path}: found both mlp and transformer; accepted: one of them; remove {path}.mlp "
-                f"or {path}.transformer"
+                f"{path}: found both {' and '.join(names)}; accepted: one of them; remove {ways_out}"
             )
 
 
-def _slots(config: Config) -> tuple[tuple[str, Slot], ...]:
+def _stems(config: Config) -> list[str]:
+    vis = config.nn.vis
+    blocks = [name for name in ("cnn", "transformer") if getattr(vis, name) is not None]
+    return blocks + [part.name for part in vis.parts]
+
+
+def _slots(config: Config) -> tuple[tuple[str, HeadSlot], ...]:
     return ("advantage", config.nn.decoder.advantage), ("value", config.nn.decoder.value)
 
 
@@ -78,8 +76,8 @@ def _float_stats(config: Config) -> Iterator[str]:
 
 def _heads(config: Config) -> Iterator[str]:
     for name, slot in _slots(config):
-        if slot.transformer is not None:
-            t = slot.transformer
+        t = slot.transformer
+        if t is not None:
             yield from _heads_divide(f"nn.decoder.{name}.transformer", t.d_model, t.n_heads)
 
 
@@ -92,19 +90,6 @@ def _inputs(config: Config, p: Parts) -> Iterator[str]:
             f"float_input_dim: found 0 {why}; accepted: at least 1 there; give float inputs, or "
             "build a classic network with an image (nn.fusion_mode: none, nn.vis.no_image: false, "
             "nn.vis.cnn)"
-        )
-    yield from _small_image(config, p)
-
-
-def _small_image(config: Config, p: Parts) -> Iterator[str]:
-    vis = config.nn.vis
-    if p.branch != "cnn" or vis.cnn is None or vis.cnn.use_impala_cnn:
-        return
-    if min(vis.image_size.width, vis.image_size.height) < CONV_MIN_SIDE:
-        yield (
-            f"nn.vis.image_size: found {vis.image_size.width} x {vis.image_size.height} (width x "
-            f"height), too small for the 4-layer CNN; accepted: at least {CONV_MIN_SIDE} x "
-            f"{CONV_MIN_SIDE}; enlarge the image, or set nn.vis.cnn.use_impala_cnn to true"
         )
 
 
@@ -174,7 +159,7 @@ def _trunk(config: Config, p: Parts) -> Iterator[str]:
     encoder = config.nn.encoder
     t, own_path = encoder.transformer, encoder.hf_embedding.model_name_or_path
     if p.trunk == "native_transformer":
-        if t.n_layers > 0:
+        if isinstance(encoder.fusion_encoder, str | None) and t.n_layers > 0:
             yield from _heads_divide("nn.encoder.transformer", t.d_model, t.n_heads)
         if t.use_hf_backbone:
             yield (
@@ -199,30 +184,6 @@ def _trunk(config: Config, p: Parts) -> Iterator[str]:
         )
 
 
-def _state_width(config: Config, p: Parts) -> Iterator[str]:
-    width = state_dim(config)
-    for name, slot in _slots(config):
-        t = slot.transformer
-        if t is not None and width % t.d_model:
-            near = nearest_divisor((width,), t.d_model, multiple_of=t.n_heads)
-            yield (
-                f"nn.decoder.{name}.transformer.d_model: found {t.d_model}, which does not divide "
-                f"the state width D = {width} of this {p.topology} network; accepted: a divisor of "
-                f"D; set d_model to {near}"
-            )
-
-
-def _too_large(config: Config, topology: str) -> Iterator[str]:
-    count = parameter_count(config, topology)
-    if count > MAX_PARAMETERS:
-        behind = quantile_path(config, state_dim(config) if topology in TOPOLOGIES else 1)
-        yield (
-            f"the network: found {count} parameters; accepted: at most {MAX_PARAMETERS}; the "
-            f"encoder has {count - behind} of them, τ projection and heads {behind}: reduce the "
-            "sizes there"
-        )
-
-
 def _heads_divide(path: str, d_model: int, n_heads: int) -> Iterator[str]:
     if d_model % n_heads:
         near = nearest_divisor((d_model,), n_heads)
@@ -230,14 +191,3 @@ def _heads_divide(path: str, d_model: int, n_heads: int) -> Iterator[str]:
             f"{path}.n_heads: found {n_heads}, which does not divide {path}.d_model = {d_model}; "
             f"accepted: a divisor of it; set n_heads to {near}, or change d_model"
         )
-
-
-def nearest_divisor(numbers: tuple[int, ...], near: int, *, multiple_of: int = 1) -> int:
-    """The common divisor of ``numbers`` closest to ``near``, if possible a multiple."""
-    divisors = [
-        candidate
-        for distance in range(near)
-        for candidate in (near - distance, near + distance)
-        if not any(number % candidate for number in numbers)
-    ]
-    return next((d for d in divisors if d % multiple_of == 0), divisors[0])

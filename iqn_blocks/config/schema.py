@@ -6,35 +6,38 @@ Attribute names are the keys of the YAML file. A default that depends on other k
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from iqn_blocks.blocks.activation import Activation
 from iqn_blocks.config.block import Block
 from iqn_blocks.config.fusion import Encoder
 from iqn_blocks.config.heads import Decoder, Quantiles
 from iqn_blocks.config.inputs import Cnn, FloatInputs, Vision
-from iqn_blocks.config.kinds import Choice, Sequence, Text
 from iqn_blocks.config.messages import join
-from iqn_blocks.config.plain import FrozenMapping
 from iqn_blocks.config.rules import cross_faults
-from iqn_blocks.config.types import (
+from iqn_blocks.errors import ConfigError
+from iqn_blocks.kinds import (
     Bool,
     BoolOrNull,
+    Choice,
     Count,
     Finite,
     NotNegative,
     NotPositive,
     OwnKeys,
     Positive,
+    Sequence,
     Size,
     SizeOrNull,
     String,
+    Text,
 )
-from iqn_blocks.errors import ConfigError
+from iqn_blocks.plain import FrozenMapping
 
 FusionMode = Literal["none", "vision_transformer", "post_concat", "unified"]
-Activation = Literal["leaky_relu", "relu"]
 Init = Literal["orthogonal", "pytorch"]
 MunchausenClamp = Literal["scaled", "log_pi"]
 
@@ -51,23 +54,25 @@ class Nn(Block):
     """The network."""
 
     topology: Annotated[str | None, Text(null=True, empty=False)] = Field(
-        None, description="Name of a registered topology; null routes by the other keys."
+        default=None, description="Name of a registered topology; null routes by the other keys."
     )
     topology_options: OwnKeys = Field(
-        FrozenMapping({}), description="Keyword arguments of a user's own encoder."
+        default=FrozenMapping({}), description="Keyword arguments of a user's own encoder."
     )
     fusion_mode: Annotated[FusionMode, Choice.of(FusionMode)] = Field(
-        "none", description="How image and floats meet; all but none build the multimodal topology."
+        default="none",
+        description="How image and floats meet; all but none build the multimodal topology.",
     )
     init_from_pretrained: String = Field(
-        "", description="Checkpoint on this machine whose state encoder a new network starts from."
+        default="",
+        description="Checkpoint on this machine whose state encoder a new network starts from.",
     )
     activation: Annotated[Activation, Choice.of(Activation)] = Field(
-        "leaky_relu",
+        default="leaky_relu",
         description="Activation of 4-layer stem, classic float MLP, τ projection and heads.",
     )
     init: Annotated[Init, Choice.of(Init)] = Field(
-        "orthogonal",
+        default="orthogonal",
         description="Initial weights of classic encoder, τ projection and heads: orthogonal with "
         "the gain of a LeakyReLU, or PyTorch's; other encoders have PyTorch's.",
     )
@@ -79,42 +84,60 @@ class Nn(Block):
     iqn: Quantiles = Field(default_factory=Quantiles, description="Quantile path.")
     decoder: Decoder = Field(default_factory=Decoder, description="Heads.")
     training: OwnKeys = Field(
-        FrozenMapping({}), description="A trainer's block: kept as given, never read here."
+        default=FrozenMapping({}), description="A trainer's block: kept as given, never read here."
     )
+
+    @classmethod
+    def fill(cls, keys: dict[Any, Any]) -> dict[Any, Any]:
+        """A topology over its options is the name, and ``topology_options``."""
+        given = keys.get("topology")
+        if isinstance(given, Mapping) and len(given) == 1 and not keys.get("topology_options"):
+            ((keys["topology"], keys["topology_options"]),) = given.items()
+        return keys
 
 
 class Btr(Block):
     """Ingredients of Beyond The Rainbow, and Munchausen targets for trainers."""
 
-    use_layer_norm: Bool = Field(False, description="LayerNorm in heads and classic float MLP.")
-    use_noisy_linear: Bool = Field(
-        False, description="NoisyLinear (arXiv:1706.10295) in the heads."
+    use_layer_norm: Bool = Field(
+        default=False, description="LayerNorm in heads and classic float MLP."
     )
-    noisy_sigma0: NotNegative = Field(0.5, description="Initial noise: sigma = sigma0 / sqrt(in).")
-    noisy_value_readout: Bool = Field(False, description="Make the value readout noisy too.")
+    use_noisy_linear: Bool = Field(
+        default=False, description="NoisyLinear (arXiv:1706.10295) in the heads."
+    )
+    noisy_sigma0: NotNegative = Field(
+        default=0.5, description="Initial noise: sigma = sigma0 / sqrt(in)."
+    )
+    noisy_value_readout: Bool = Field(
+        default=False, description="Make the value readout noisy too."
+    )
     use_impala_cnn: BoolOrNull = Field(
-        None, description="Fills nn.vis.cnn.use_impala_cnn where that is omitted."
+        default=None, description="Fills nn.vis.cnn.use_impala_cnn where that is omitted."
     )
     impala_model_size: SizeOrNull = Field(
-        None, description="Fills nn.vis.cnn.impala_model_size where that is omitted."
+        default=None, description="Fills nn.vis.cnn.impala_model_size where that is omitted."
     )
     use_adaptive_maxpool: BoolOrNull = Field(
-        None, description="Fills nn.vis.cnn.use_adaptive_maxpool where that is omitted."
+        default=None, description="Fills nn.vis.cnn.use_adaptive_maxpool where that is omitted."
     )
     adaptive_maxpool_size: SizeOrNull = Field(
-        None, description="Fills nn.vis.cnn.adaptive_maxpool_size where that is omitted."
+        default=None, description="Fills nn.vis.cnn.adaptive_maxpool_size where that is omitted."
     )
     use_spectral_norm: BoolOrNull = Field(
-        None, description="Fills nn.vis.cnn.use_spectral_norm where that is omitted."
+        default=None, description="Fills nn.vis.cnn.use_spectral_norm where that is omitted."
     )
-    use_munchausen: Bool = Field(False, description="Munchausen targets (arXiv:2007.14430).")
-    munchausen_alpha: NotNegative = Field(0.9, description="Scale of the Munchausen bonus.")
-    munchausen_entropy_tau: Positive = Field(0.03, description="Temperature T of the policy.")
+    use_munchausen: Bool = Field(
+        default=False, description="Munchausen targets (arXiv:2007.14430)."
+    )
+    munchausen_alpha: NotNegative = Field(default=0.9, description="Scale of the Munchausen bonus.")
+    munchausen_entropy_tau: Positive = Field(
+        default=0.03, description="Temperature T of the policy."
+    )
     munchausen_lo: NotPositive = Field(
-        -1.0, description="Floor of what munchausen_clamp clamps: T log π, or log π."
+        default=-1.0, description="Floor of what munchausen_clamp clamps: T log π, or log π."
     )
     munchausen_clamp: Annotated[MunchausenClamp, Choice.of(MunchausenClamp)] = Field(
-        "scaled", description="Clamp T log π (the paper), or log π itself."
+        default="scaled", description="Clamp T log π (the paper), or log π itself."
     )
 
 
@@ -127,16 +150,17 @@ class Config(Block):
 
     n_actions: Size = Field(description="Discrete actions A.")
     n_actions_per_block: Size = Field(
-        1, description="Actions N of one block: one row of action values for each offset in it."
+        default=1,
+        description="Actions N of one block: one row of action values for each offset in it.",
     )
     float_input_dim: Count = Field(
         description="Float inputs F; 0 for classic networks of the image alone."
     )
     float_inputs_mean: Annotated[tuple[Finite, ...] | None, Sequence(null=True)] = Field(
-        None, description="F numbers subtracted from the float inputs; null: zeros."
+        default=None, description="F numbers subtracted from the float inputs; null: zeros."
     )
     float_inputs_std: Annotated[tuple[Positive, ...] | None, Sequence(null=True)] = Field(
-        None, description="F numbers above 0 that divide them then; null: ones."
+        default=None, description="F numbers above 0 that divide them then; null: ones."
     )
     nn: Nn = Field(default_factory=Nn, description="The network.")
     btr: Btr = Field(default_factory=Btr, description="Ingredients of Beyond The Rainbow.")

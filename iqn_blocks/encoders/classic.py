@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from iqn_blocks.blocks import FloatMLP, FloatNormalization, orthogonal_
+from iqn_blocks.blocks import FloatMLP, ImageNormalization, orthogonal_
 from iqn_blocks.config import Config
-from iqn_blocks.encoders.common import build_stem
+from iqn_blocks.encoders.common import build_normalization, build_stem
+from iqn_blocks.registry import register
 
 
+@register("classic")
 class ClassicEncoder(nn.Module):
     """``s = concat(stem(img), MLP((floats − mean) / std))``: ``(B, C, H, W), (B, F) -> (B, D)``.
 
@@ -21,15 +25,14 @@ class ClassicEncoder(nn.Module):
         super().__init__()
         nn_config = config.nn
         self.state_dim = 0
-        self.stem = None if nn_config.vis.no_image else build_stem(config)
+        self.stem: Any = None if nn_config.vis.no_image else build_stem(config)
         if self.stem is not None:
+            self.image_normalization = ImageNormalization(nn_config.vis.uint8_scaling)
             self.state_dim += self.stem.out_dim
         self.float_mlp = None
         if config.float_input_dim:
             hidden_dim = nn_config.float.mlp.hidden_dim
-            self.float_normalization = FloatNormalization(
-                config.float_input_dim, config.float_inputs_mean, config.float_inputs_std
-            )
+            self.float_normalization = build_normalization(config)
             self.float_mlp = FloatMLP(
                 config.float_input_dim,
                 hidden_dim,
@@ -37,21 +40,17 @@ class ClassicEncoder(nn.Module):
                 activation=nn_config.activation,
             )
             self.state_dim += hidden_dim
-        for part, frozen in (
-            (self.stem, nn_config.vis.freeze),
-            (self.float_mlp, nn_config.float.freeze),
-        ):
-            if part is None:
-                continue
-            if nn_config.init == "orthogonal":
-                orthogonal_(part)
-            part.requires_grad_(not frozen)
+        for part, branch in ((self.stem, nn_config.vis), (self.float_mlp, nn_config.float)):
+            if part is not None:
+                if nn_config.init == "orthogonal":
+                    orthogonal_(part)
+                part.requires_grad_(not branch.freeze)
 
     def forward(self, img: Tensor | None, floats: Tensor | None) -> Tensor:
         parts = []
         if self.stem is not None:
             assert img is not None
-            parts.append(self.stem(img))
+            parts.append(self.stem(self.image_normalization(img)))
         if self.float_mlp is not None:
             assert floats is not None
             parts.append(self.float_mlp(self.float_normalization(floats)))

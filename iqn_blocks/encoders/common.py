@@ -6,42 +6,49 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from iqn_blocks.blocks import (
-    ConvStem,
-    FloatMLP,
-    FloatNormalization,
-    ImageStem,
-    ImpalaStem,
-    native_encoder,
-)
-from iqn_blocks.config import Config, Transformer, float_hidden_dim
+from iqn_blocks.blocks import FloatMLP, FloatNormalization, native_encoder
+from iqn_blocks.config import Config, Transformer, float_hidden_dim, stem_part, trunk_part
+from iqn_blocks.errors import ConfigError
+from iqn_blocks.hf import Models
+from iqn_blocks.make import make_part
 
 
-def build_stem(config: Config) -> ImageStem:
-    """The image stem that ``nn.vis.cnn`` describes."""
+def build_stem(config: Config) -> nn.Module:
+    """The image stem that ``nn.vis`` describes; it has an integer ``out_dim``.
+
+    Raises:
+        ConfigError: the stem refuses the image or its options, or has no such width.
+    """
     vis = config.nn.vis
-    cnn = vis.cnn
-    assert cnn is not None
-    image_size = (vis.image_size.height, vis.image_size.width)
-    pool = cnn.adaptive_maxpool_size if cnn.use_adaptive_maxpool else None
-    spectral_norm = cnn.spectral_norm_scope if cnn.use_spectral_norm else None
-    if cnn.use_impala_cnn:
-        return ImpalaStem(
-            vis.in_channels,
-            image_size,
-            uint8_scaling=vis.uint8_scaling,
-            model_size=cnn.impala_model_size,
-            adaptive_maxpool_size=pool,
-            spectral_norm=spectral_norm,
-        )
-    return ConvStem(
+    stem: nn.Module = make_part(
+        "stem",
+        stem_part(config),
         vis.in_channels,
-        image_size,
-        uint8_scaling=vis.uint8_scaling,
-        activation=config.nn.activation,
-        adaptive_maxpool_size=pool,
-        spectral_norm=spectral_norm,
+        (vis.image_size.height, vis.image_size.width),
+        path="nn.vis",
+        shared={"activation": lambda _: config.nn.activation},
+        keys={"image_size": "nn.vis.image_size", "in_channels": "nn.vis.in_channels"},
     )
+    if not isinstance(getattr(stem, "out_dim", None), int):
+        raise ConfigError(
+            f"nn.vis: the stem {type(stem).__name__} must have an integer out_dim; set "
+            f"self.out_dim in its __init__"
+        )
+    return stem
+
+
+def build_trunk(config: Config, n_tokens: int, models: Models | None) -> nn.Module:
+    """The trunk ``(B, T, d) -> (B, d)`` that ``nn.encoder`` describes."""
+    trunk: nn.Module = make_part(
+        "trunk",
+        trunk_part(config),
+        n_tokens,
+        config.nn.encoder.transformer.d_model,
+        path="nn.encoder.fusion_encoder",
+        shared={"activation": lambda _: config.nn.activation, "models": lambda _: models},
+        keys={"d_model": "nn.encoder.transformer.d_model"},
+    )
+    return trunk
 
 
 def build_normalization(config: Config) -> FloatNormalization:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from iqn_blocks.blocks import HFVisionVector
 from iqn_blocks.config import Config
 from iqn_blocks.encoders.common import (
     build_float_mlp,
@@ -13,27 +12,30 @@ from iqn_blocks.encoders.common import (
     freeze,
     native_or_identity,
 )
-from iqn_blocks.encoders.hf import Recipes, vision_backbone
+from iqn_blocks.encoders.hf import vision_backbone
+from iqn_blocks.hf import HFVisionVector, Models
+from iqn_blocks.registry import register
 
 
+@register("hf_vision")
 class HFVisionEncoder(nn.Module):
     """``s = concat(vision(img), Linear(MLP((floats − mean) / std)))``: ``(B, 2d)``.
 
     ``vision`` gives the class token of a pretrained model, or the mean token of one without,
     projected to width ``d`` and refined. Frames of any size are resized.
 
-    ``recipes`` describe the model where its weights are not to be loaded.
+    ``models`` says where the pretrained model comes from.
     """
 
     resizes_images = True
 
-    def __init__(self, config: Config, recipes: Recipes | None = None) -> None:
+    def __init__(self, config: Config, models: Models | None = None) -> None:
         super().__init__()
         block = config.nn.vis.transformer
         assert block is not None
         self.state_dim = 2 * block.d_model
         self.vision = HFVisionVector(
-            **vision_backbone(config, recipes),
+            **vision_backbone(config, models),
             refinement=native_or_identity(block),
             out_dim=block.d_model,
         )

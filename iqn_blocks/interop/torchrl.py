@@ -39,21 +39,23 @@ class TorchrlModel(nn.Module):
         noisy: bool = False,
     ) -> None:
         super().__init__()
-        if net.config.n_actions_per_block > 1:
+        if net.n_offsets > 1:
             raise ValueError(
                 f"net: torchrl's QValueModule chooses one action at a time, but the network has "
-                f"n_actions_per_block = {net.config.n_actions_per_block}; build it with 1"
+                f"n_actions_per_block = {net.n_offsets}; build it with 1"
             )
         self.net = net
-        self.num_quantiles = net.config.nn.iqn.n if num_quantiles is None else num_quantiles
+        self.num_quantiles = net.n if num_quantiles is None else num_quantiles
         self.scheme = scheme
         self.noisy = noisy
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean action values, quantile values and τ; ``inputs`` are those the network has."""
-        ranks = [3] * (not self.net.config.nn.vis.no_image) + [1] * (
-            self.net.config.float_input_dim > 0
+        has_image, has_floats = (
+            self.net.inputs.image_shape is not None,
+            self.net.inputs.n_floats > 0,
         )
+        ranks = [3] * has_image + [1] * has_floats
         if len(inputs) != len(ranks):
             raise ValueError(
                 f"inputs: this network takes {len(ranks)} (image, floats: those it has), got "

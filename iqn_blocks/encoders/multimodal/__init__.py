@@ -6,10 +6,11 @@ from torch import nn
 
 from iqn_blocks.config import Config
 from iqn_blocks.encoders.common import freeze
-from iqn_blocks.encoders.hf import Recipes
 from iqn_blocks.encoders.multimodal.post_concat import post_concat
 from iqn_blocks.encoders.multimodal.unified import unified
 from iqn_blocks.encoders.multimodal.vision_transformer import vision_transformer
+from iqn_blocks.hf import Models
+from iqn_blocks.registry import register
 
 _MODES = {
     "vision_transformer": vision_transformer,
@@ -18,12 +19,13 @@ _MODES = {
 }
 
 
-def multimodal_encoder(config: Config, recipes: Recipes | None = None) -> nn.Module:
+@register("multimodal")
+def multimodal_encoder(config: Config, models: Models | None = None) -> nn.Module:
     """The encoder of ``nn.fusion_mode``: ``(B, C, H, W), (B, F) -> (B, D)``.
 
-    ``recipes`` describe pretrained models where their weights are not to be loaded.
+    ``models`` says where pretrained models come from.
     """
-    encoder = _MODES[config.nn.fusion_mode](config, recipes)
+    encoder = _MODES[config.nn.fusion_mode](config, models)
     branches = {"vision": config.nn.vis.freeze, "float_mlp": config.nn.float.freeze}
     freeze(encoder, branches, others=config.nn.encoder.freeze)
     return encoder

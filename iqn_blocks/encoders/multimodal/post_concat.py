@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from iqn_blocks.blocks import DenseTokens, FeatureTokens, HFVisionTokens
+from iqn_blocks.blocks import DenseTokens, FeatureTokens
 from iqn_blocks.config import Config, float_hidden_dim, vision_branch
 from iqn_blocks.encoders.common import build_float_mlp, native_or_identity
-from iqn_blocks.encoders.hf import Recipes, vision_backbone
+from iqn_blocks.encoders.hf import vision_backbone
 from iqn_blocks.encoders.multimodal.sequence import SequenceEncoder
 from iqn_blocks.encoders.multimodal.vector import VectorEncoder
 from iqn_blocks.encoders.multimodal.vision import (
@@ -14,25 +14,26 @@ from iqn_blocks.encoders.multimodal.vision import (
     stem_vision,
     transformer_vector,
 )
+from iqn_blocks.hf import HFVisionTokens, Models
 
 
-def post_concat(config: Config, recipes: Recipes | None) -> VectorEncoder | SequenceEncoder:
+def post_concat(config: Config, models: Models | None) -> VectorEncoder | SequenceEncoder:
     """The encoder of ``nn.encoder.post_concat_layout``."""
     if config.nn.encoder.post_concat_layout == "token_sequence":
-        return _token_sequence(config, recipes)
-    return _fused_vector(config, recipes)
+        return _token_sequence(config, models)
+    return _fused_vector(config, models)
 
 
-def _fused_vector(config: Config, recipes: Recipes | None) -> VectorEncoder:
+def _fused_vector(config: Config, models: Models | None) -> VectorEncoder:
     """``[v, MLP(floats)]`` cut into tokens; ``v`` is nothing without an image."""
     branch = vision_branch(config)
     if branch == "none":
-        return VectorEncoder(config, None, 0, recipes)
-    vision = stem_vision(config) if branch == "cnn" else transformer_vector(config, recipes)
-    return VectorEncoder(config, vision, vision.out_dim, recipes)
+        return VectorEncoder(config, None, 0, models)
+    vision = stem_vision(config) if branch == "cnn" else transformer_vector(config, models)
+    return VectorEncoder(config, vision, vision.out_dim, models)
 
 
-def _token_sequence(config: Config, recipes: Recipes | None) -> SequenceEncoder:
+def _token_sequence(config: Config, models: Models | None) -> SequenceEncoder:
     """``[vision…, floats…]``."""
     encoder = config.nn.encoder
     block, n_floats = encoder.transformer, config.float_input_dim
@@ -43,10 +44,10 @@ def _token_sequence(config: Config, recipes: Recipes | None) -> SequenceEncoder:
     else:
         width = n_floats if mlp is None else float_hidden_dim(config)
         float_tokens = DenseTokens(width, block.unified_float_tokens, block.d_model)
-    return SequenceEncoder(config, _vision_tokens(config, recipes), mlp, float_tokens, recipes)
+    return SequenceEncoder(config, _vision_tokens(config, models), mlp, float_tokens, models)
 
 
-def _vision_tokens(config: Config, recipes: Recipes | None) -> VisionModule | None:
+def _vision_tokens(config: Config, models: Models | None) -> VisionModule | None:
     """Vision tokens of the trunk's width: none, one for the stem, one or all of a transformer."""
     branch, d_model = vision_branch(config), config.nn.encoder.transformer.d_model
     if branch == "none":
@@ -59,7 +60,7 @@ def _vision_tokens(config: Config, recipes: Recipes | None) -> VisionModule | No
     if branch == "native_transformer":
         return native_vision(config, summary=summary, out_dim=d_model)
     return HFVisionTokens(
-        **vision_backbone(config, recipes),
+        **vision_backbone(config, models),
         refinement=native_or_identity(block),
         d_model=block.d_model,
         out_dim=d_model,

@@ -7,10 +7,9 @@ from torch import Tensor, nn
 
 from iqn_blocks.blocks import DenseTokens, FeatureTokens, FloatMLP, as_tokens
 from iqn_blocks.config import Config
-from iqn_blocks.encoders.common import build_normalization
-from iqn_blocks.encoders.hf import Recipes
-from iqn_blocks.encoders.multimodal.trunks import build_trunk
+from iqn_blocks.encoders.common import build_normalization, build_trunk
 from iqn_blocks.encoders.multimodal.vision import VisionModule
+from iqn_blocks.hf import Models
 
 
 class SequenceEncoder(nn.Module):
@@ -27,7 +26,7 @@ class SequenceEncoder(nn.Module):
         vision: VisionModule | None,
         float_mlp: FloatMLP | None,
         float_tokens: DenseTokens | FeatureTokens,
-        recipes: Recipes | None,
+        models: Models | None,
     ) -> None:
         super().__init__()
         self.state_dim = config.nn.decoder.dense_hidden_dimension
@@ -38,7 +37,7 @@ class SequenceEncoder(nn.Module):
         self.float_mlp = nn.Identity() if float_mlp is None else float_mlp
         self.float_tokens = float_tokens
         self.position = nn.Parameter(torch.zeros(1, n_tokens, d_model))
-        self.trunk = build_trunk(config, n_tokens, recipes)
+        self.trunk = build_trunk(config, n_tokens, models)
         self.output = nn.Linear(d_model, self.state_dim)
 
     def forward(self, img: Tensor | None, floats: Tensor) -> Tensor:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from torch import nn
 
-from iqn_blocks.blocks import DenseTokens, HFVisionTokens, PatchTokens
+from iqn_blocks.blocks import DenseTokens, PatchTokens
 from iqn_blocks.config import Config, vision_branch
-from iqn_blocks.encoders.hf import Recipes, vision_backbone
+from iqn_blocks.encoders.hf import vision_backbone
 from iqn_blocks.encoders.multimodal.sequence import SequenceEncoder
 from iqn_blocks.encoders.multimodal.vision import VisionModule, stem_vision
+from iqn_blocks.hf import HFVisionTokens, Models
 
 
-def unified(config: Config, recipes: Recipes | None) -> SequenceEncoder:
+def unified(config: Config, models: Models | None) -> SequenceEncoder:
     """``[image…, floats…]``, without a float MLP and without an encoder of the image's own."""
     block = config.nn.encoder.transformer
     float_tokens = DenseTokens(config.float_input_dim, block.unified_float_tokens, block.d_model)
-    return SequenceEncoder(config, _image_tokens(config, recipes), None, float_tokens, recipes)
+    return SequenceEncoder(config, _image_tokens(config, models), None, float_tokens, models)
 
 
-def _image_tokens(config: Config, recipes: Recipes | None) -> VisionModule | None:
+def _image_tokens(config: Config, models: Models | None) -> VisionModule | None:
     """Image tokens of the trunk's width: none, one for the stem, patches, or all of a HF model."""
     vis, d_model = config.nn.vis, config.nn.encoder.transformer.d_model
     branch, block = vision_branch(config), vis.transformer
@@ -36,7 +37,7 @@ def _image_tokens(config: Config, recipes: Recipes | None) -> VisionModule | Non
             uint8_scaling=vis.uint8_scaling,
         )
     return HFVisionTokens(
-        **vision_backbone(config, recipes),
+        **vision_backbone(config, models),
         refinement=nn.Identity(),
         d_model=d_model,
         out_dim=d_model,

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from iqn_blocks.config import Config, float_hidden_dim
-from iqn_blocks.encoders.common import build_float_mlp, build_normalization
-from iqn_blocks.encoders.hf import Recipes
-from iqn_blocks.encoders.multimodal.trunks import build_trunk
+from iqn_blocks.encoders.common import build_float_mlp, build_normalization, build_trunk
 from iqn_blocks.encoders.multimodal.vision import VisionModule
+from iqn_blocks.hf import Models
 
 
 class FusedVector(nn.Module):
@@ -53,14 +52,14 @@ class VectorEncoder(FusedVector):
     """
 
     def __init__(
-        self, config: Config, vision: VisionModule | None, vision_dim: int, recipes: Recipes | None
+        self, config: Config, vision: VisionModule | None, vision_dim: int, models: Models | None
     ) -> None:
         super().__init__(config, vision, vision_dim)
         block = config.nn.encoder.transformer
         n_tokens, d_model = block.post_concat_seq_len, block.d_model
         self.to_tokens = nn.Linear(self.fused_dim, n_tokens * d_model)
         self.position = nn.Parameter(torch.zeros(1, n_tokens, d_model))
-        self.trunk = build_trunk(config, n_tokens, recipes)
+        self.trunk = build_trunk(config, n_tokens, models)
         self.output = nn.Linear(d_model, self.state_dim)
 
     def forward(self, img: Tensor | None, floats: Tensor) -> Tensor:

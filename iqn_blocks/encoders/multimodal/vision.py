@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from iqn_blocks.blocks import HFVision, HFVisionVector, PatchTokens, PatchVision, StemVision
+from iqn_blocks.blocks import PatchTokens, PatchVision, StemVision
 from iqn_blocks.config import Config
 from iqn_blocks.encoders.common import build_stem, native_or_identity
-from iqn_blocks.encoders.hf import Recipes, vision_backbone
+from iqn_blocks.encoders.hf import vision_backbone
+from iqn_blocks.hf import HFVision, HFVisionVector, Models
 
 VisionModule = StemVision | PatchTokens | HFVision  # each with n_tokens and out_dim
 
 
-def transformer_vector(config: Config, recipes: Recipes | None) -> HFVisionVector | PatchVision:
+def transformer_vector(config: Config, models: Models | None) -> HFVisionVector | PatchVision:
     """One vector ``(B, d_v)``: the pretrained model's summary refined, or the mean native token."""
     block = config.nn.vis.transformer
     assert block is not None
     if block.use_hf_backbone:
         return HFVisionVector(
-            **vision_backbone(config, recipes),
+            **vision_backbone(config, models),
             refinement=native_or_identity(block),
             out_dim=block.d_model,
         )
@@ -42,5 +43,4 @@ def native_vision(config: Config, *, summary: bool, out_dim: int) -> PatchVision
 
 def stem_vision(config: Config, out_dim: int | None = None) -> StemVision:
     """The image stem, projected to ``out_dim``; its flat output as it is without one."""
-    stem = build_stem(config)
-    return StemVision(stem, stem.out_dim if out_dim is None else out_dim)
+    return StemVision(build_stem(config), out_dim, uint8_scaling=config.nn.vis.uint8_scaling)

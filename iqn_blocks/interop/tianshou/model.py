@@ -46,10 +46,10 @@ class TianshouModel(nn.Module):
         scheme: TauScheme = "uniform",
     ) -> None:
         super().__init__()
-        if net.config.n_actions_per_block > 1:
+        if net.n_offsets > 1:
             raise ValueError(
                 f"net: tianshou's IQN chooses one action at a time, but the network has "
-                f"n_actions_per_block = {net.config.n_actions_per_block}; build it with 1"
+                f"n_actions_per_block = {net.n_offsets}; build it with 1"
             )
         self.net = net
         self.image_key = image_key
@@ -85,7 +85,7 @@ class TianshouModel(nn.Module):
         return (q, tau.view(sample_size, batch).T), state
 
     def _inputs(self, obs: Any) -> tuple[Tensor | None, Tensor | None]:
-        no_image, no_floats = self.net.config.nn.vis.no_image, not self.net.config.float_input_dim
+        no_image, no_floats = self.net.inputs.image_shape is None, not self.net.inputs.n_floats
         if not hasattr(obs, "keys"):
             if not (no_image or no_floats):
                 raise ValueError(
@@ -107,16 +107,14 @@ class TianshouModel(nn.Module):
 
     def _image(self, array: Any) -> Tensor:
         img = self._tensor(array)
-        return (
-            img.unsqueeze(1) if img.ndim == 3 and self.net.config.nn.vis.in_channels == 1 else img
-        )
+        return img.unsqueeze(1) if img.ndim == 3 and self.net.inputs.image_shape[0] == 1 else img
 
     def _vector(self, array: Any) -> Tensor:
         floats = self._tensor(array)
         return floats if floats.is_floating_point() else floats.float()
 
     def _tensor(self, array: Any) -> Tensor:
-        return torch.as_tensor(array, device=self.net.tau_embedding.projection.weight.device)
+        return torch.as_tensor(array, device=self.net.device)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TianshouModel:
         twin = type(self)(

@@ -15,8 +15,8 @@ from typing import Any
 from iqn_blocks.config import Config
 from iqn_blocks.config.loading import read_file
 from iqn_blocks.config.messages import join
-from iqn_blocks.config.plain import PlainData, freeze, show, thaw
 from iqn_blocks.errors import ConfigError
+from iqn_blocks.plain import PlainData, freeze, show, thaw
 
 Block = dict[Any, Any]
 

@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load as decode_tensors
 from torch import Tensor
 
+from iqn_blocks.build import assemble
 from iqn_blocks.config import Config, parse
 from iqn_blocks.config.loading import read_file
 from iqn_blocks.errors import CheckpointError, ConfigError
 from iqn_blocks.interop.trackmania_rl.configs import load_config
 from iqn_blocks.interop.trackmania_rl.state_dicts import load_state_dict
 from iqn_blocks.network import IQN
-from iqn_blocks.registry import assemble
 
 WEIGHTS_FILE = "weights1.torch"  # the online network; weights2.torch is the target network
 FUSION_WEIGHTS_FILE = "model.safetensors"

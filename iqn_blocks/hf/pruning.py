@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iqn_blocks.blocks.hf import SUCH_AS, Input
 from iqn_blocks.errors import ConfigError
+from iqn_blocks.hf.loading import SUCH_AS, Input
 
 
 class PassThrough(nn.Module):
@@ -29,7 +29,7 @@ def probe(model: nn.Module, run: Callable[[], Tensor], takes: Input, key: str) -
     training = model.training
     model.eval()
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), next(model.parameters()).device:
             out = run()
     except Exception as error:  # a foreign model fails in its own ways
         raise ConfigError(
@@ -37,7 +37,8 @@ def probe(model: nn.Module, run: Callable[[], Tensor], takes: Input, key: str) -
             f"({type(error).__name__}: {error}); accepted: a model such as {SUCH_AS[takes]}; name "
             "another model"
         ) from error
-    drop_unused(model, out)
+    if torch.get_default_device().type != "meta":  # there a network is only planned
+        drop_unused(model, out)
     model.train(training)
     return out
 

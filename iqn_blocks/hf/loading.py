@@ -238,7 +238,7 @@ def _quiet() -> Iterator[None]:
 
 def _check_complete(model: Any, report: Mapping[str, Any], path: str, key: str) -> None:
     """Raise a ConfigError where transformers has filled parameters with random numbers."""
-    # What is removed later need not be there: see iqn_blocks.blocks.probing.
+    # What is removed later need not be there: see iqn_blocks.hf.pruning.
     removed = {"pooler", "mask_token"}
     absent = sorted(name for name in report["missing_keys"] if removed.isdisjoint(name.split(".")))
     absent += [f"{name} (of another shape)" for name, *_ in sorted(report["mismatched_keys"])]

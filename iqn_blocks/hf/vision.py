@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from iqn_blocks.blocks.hf import plain_config
-from iqn_blocks.blocks.pixels import PixelValues
-from iqn_blocks.blocks.probing import called, one_row, probe
 from iqn_blocks.blocks.tokens import as_tokens, projection
 from iqn_blocks.errors import ConfigError
+from iqn_blocks.hf.loading import plain_config
+from iqn_blocks.hf.processor import PixelValues
+from iqn_blocks.hf.pruning import called, one_row, probe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -1,25 +1,30 @@
-"""What a single key accepts: strict readers that say what they found and what to write instead.
+"""What a single value of a configuration accepts: strict readers with messages for people.
 
-Each kind is put on a field as ``Annotated[int, Whole(1)]``. Pydantic calls :meth:`Kind.read` before
-its own type check, so every message about a value is written here.
+A kind stands in an annotation, as in ``Annotated[int, Whole(1)]``: on a key of the schema, where
+pydantic calls :meth:`Kind.read` before its own type check, or on an option of a part, where
+:mod:`iqn_blocks.registry` does. The names at the end, such as ``Size``, are the usual ones.
 """
 
 from __future__ import annotations
 
 import difflib
 import math
+import types
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from collections.abc import Sequence as AnySequence
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic_core import PydanticCustomError, core_schema
 
-from iqn_blocks.config.plain import PlainData, freeze, from_numpy, show, thaw
+from iqn_blocks.plain import MAX_WHOLE, FrozenMapping, PlainData, freeze, from_numpy, show, thaw
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
 
 MAX_SIZE = 65_536
+MAX_LAYERS = 1_024
 # Buffers are float32 at least: outside this range a number would become inf or 0 there.
 MAX_REAL = 3.4028234663852886e38
 MIN_POSITIVE = 2.0**-126
@@ -59,6 +64,10 @@ class Kind:
             raise fault(None, self.accepts, "leave the key out for its default")
         return self.convert(from_numpy(value))
 
+    def plain(self, value: Any) -> Any:
+        """A value that was read as plain data, which reads back as equal."""
+        return thaw(value)
+
     def __get_pydantic_core_schema__(
         self, source: type, handler: GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
@@ -91,6 +100,8 @@ class Whole(Kind):
 
     @property
     def wants(self) -> str:
+        if self.low == -MAX_WHOLE:
+            return "a whole number"
         return f"a whole number from {self.low} to {self.high}"
 
     def convert(self, value: Any) -> object:
@@ -204,10 +215,12 @@ class Choice(Kind):
 
 @dataclass(frozen=True)
 class Sequence(Kind):
-    """A list, tuple or array of at least ``shortest`` items, each read by its own kind."""
+    """A list, tuple or array of ``shortest`` to ``longest`` items, each read by ``item``."""
 
+    item: Kind | None = None
     items: str = "numbers"
     shortest: int = 0
+    longest: int = MAX_SIZE
 
     @property
     def wants(self) -> str:
@@ -217,9 +230,17 @@ class Sequence(Kind):
     def convert(self, value: Any) -> object:
         if not isinstance(value, list | tuple):
             raise fault(value, self.accepts)
-        if not self.shortest <= len(value) <= MAX_SIZE:
-            raise fault(value, f"{self.accepts} and at most {MAX_SIZE} items")
-        return tuple(value)
+        if not self.shortest <= len(value) <= self.longest:
+            raise fault(value, f"{self.accepts} and at most {self.longest} items")
+        return tuple(value if self.item is None else map(self._read_item, count(), value))
+
+    def _read_item(self, index: int, value: object) -> object:
+        assert self.item is not None
+        try:
+            return self.item.read(value)
+        except PydanticCustomError as error:
+            text = {"text": error.message(), "item": f"[{index}]"}
+            raise PydanticCustomError("config", "{text}", text) from None
 
 
 @dataclass(frozen=True)
@@ -247,3 +268,62 @@ class FreeMapping(Kind):
         return core_schema.no_info_plain_validator_function(
             self.read, serialization=core_schema.plain_serializer_function_ser_schema(thaw)
         )
+
+
+@dataclass(frozen=True)
+class Plain(Kind):
+    """Any plain data, for options that carry no annotation."""
+
+    @property
+    def wants(self) -> str:
+        return "plain data"
+
+    def read(self, value: object) -> object:
+        try:
+            return freeze(value)
+        except PlainData as reason:
+            raise PydanticCustomError("config", "{text}", {"text": str(reason)}) from None
+
+
+def kind_of(annotation: Any) -> Kind | None:
+    """The kind that an annotation stands for; None where a configuration cannot hold such a value.
+
+    ``bool``, ``int``, ``float``, ``str``, ``Literal``, sequences of these and ``X | None`` have one;
+    ``Annotated[X, kind]`` names its own, such as bounds.
+    """
+    if get_origin(annotation) is Annotated:
+        own = next((extra for extra in get_args(annotation)[1:] if isinstance(extra, Kind)), None)
+        return own or kind_of(get_args(annotation)[0])
+    plain = {bool: Flag(), int: Whole(low=-MAX_WHOLE, high=MAX_WHOLE), float: Real(), str: Text()}
+    if isinstance(annotation, type) and annotation in plain:
+        return plain[annotation]
+    origin, inside = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return Choice.of(annotation)
+    if origin in (Union, types.UnionType):
+        some = [kind_of(option) for option in inside if option is not type(None)]
+        return replace(some[0], null=type(None) in inside) if len(some) == 1 and some[0] else None
+    if isinstance(origin, type) and issubclass(origin, AnySequence):
+        item = kind_of(inside[0])
+        return item and Sequence(item=item, items="values")
+    return Plain() if annotation in (Any, object) else None
+
+
+Bool = Annotated[bool, Flag()]
+BoolOrNull = Annotated[bool | None, Flag(null=True)]
+Size = Annotated[int, Whole()]
+SizeOrNull = Annotated[int | None, Whole(null=True)]
+Count = Annotated[int, Whole(low=0)]
+Layers = Annotated[int, Whole(high=MAX_LAYERS)]
+LayersOrNone = Annotated[int, Whole(low=0, high=MAX_LAYERS)]
+Sizes = Annotated[
+    tuple[Annotated[int, Whole()], ...],
+    Sequence(item=Whole(), items="sizes", shortest=1, longest=MAX_LAYERS),
+]
+Probability = Annotated[float, Real(low=0.0, high=1.0, below=True)]
+Finite = Annotated[float, Real()]
+Positive = Annotated[float, Real(low=MIN_POSITIVE)]
+NotNegative = Annotated[float, Real(low=0.0)]
+NotPositive = Annotated[float, Real(high=0.0)]
+String = Annotated[str, Text()]
+OwnKeys = Annotated[FrozenMapping, FreeMapping()]

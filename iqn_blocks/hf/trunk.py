@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from iqn_blocks.blocks.hf import plain_config
-from iqn_blocks.blocks.probing import called, one_row, probe
 from iqn_blocks.blocks.tokens import projection
 from iqn_blocks.errors import ConfigError
+from iqn_blocks.hf.loading import plain_config
+from iqn_blocks.hf.pruning import called, one_row, probe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
