@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from iqn_blocks import blocks, functional, interop, losses, presets, risk, target
-from iqn_blocks.build import build, route
+from iqn_blocks.build import build, check, route
 from iqn_blocks.checkpoint import from_pretrained, load_weights, push_to_hub
 from iqn_blocks.config import Config, load_config
 from iqn_blocks.describe import Stage, describe
@@ -33,6 +33,7 @@ __all__ = [
     "UnusedConfigWarning",
     "blocks",
     "build",
+    "check",
     "describe",
     "describe_stages",
     "from_pretrained",

@@ -16,6 +16,7 @@ from iqn_blocks.checkpoint import load_weights, save_pretrained
 from tests import compare, grid
 from tests.checkpoints import CONFIG, WEIGHTS, assert_same, build, rewrite
 from tests.configs import tiny, tiny_btr, tiny_transformer
+from tests.registration import forget_later
 
 CLASSIC = grid.classic_grid()
 SAMPLE = list(CLASSIC)[::17]
@@ -339,7 +340,7 @@ class Odd(nn.Module):
 
 @pytest.fixture
 def odd(monkeypatch):
-    monkeypatch.setattr("iqn_blocks.registry._ENCODERS", dict(iqn_blocks.registry._ENCODERS))
+    forget_later(monkeypatch)
     iqn_blocks.register("odd")(Odd)
     own = {"topology": "odd", "topology_options": {"width": 8}, "vis": {"no_image": True}}
     torch.manual_seed(0)
@@ -364,7 +365,7 @@ def test_encoder_of_a_user(odd, tmp_path):
 
 def test_encoder_that_is_not_registered(odd, tmp_path, monkeypatch):
     odd.save_pretrained(tmp_path)
-    monkeypatch.delitem(iqn_blocks.registry._ENCODERS, "odd")
+    monkeypatch.delitem(iqn_blocks.registry._PARTS["topology"], "odd")
     with pytest.raises(
         CheckpointError, match=r"(?s)config\.json.*'odd' is not registered.*register"
     ):

@@ -32,9 +32,10 @@ class Part:
         object.__setattr__(self, "options", FrozenMapping(self.options))
 
     def __getattr__(self, name: str) -> Any:
-        if not name.startswith("_") and name in self.options:  # underscores: copying and pickling
-            return self.options[name]
-        raise AttributeError(f"{name!r} is no option of the part {self.name!r}")
+        options = self.__dict__.get("options", {})  # not there yet while a copy is made
+        if name in options:
+            return options[name]
+        raise AttributeError(f"{name!r} is no option of the part {self.__dict__.get('name')!r}")
 
     def given(self, slot: Slot) -> dict[str, Any]:
         """The options that differ from their defaults."""
@@ -151,8 +152,8 @@ class PartsOf(PartKind):
             except PydanticCustomError as error:
                 for path, text in (error.context or {})["faults"]:
                     reason = dict(self.refused).get(path.removeprefix(f"{name}."))
-                    known = reason and f"found {show(options[path.rpartition('.')[2]])}; {reason}"
-                    found.append((path, known or text))
+                    value = (options or {}).get(path.rpartition(".")[2])
+                    found.append((path, f"found {show(value)}; {reason}" if reason else text))
         if found:
             raise _faults(found)
         return tuple(parts)

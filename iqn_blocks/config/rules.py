@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def cross_faults(config: Config) -> list[str]:
     """All faults between keys of a configuration whose single keys are valid."""
-    faults = [*_one_of_two(config), *_float_stats(config), *_heads(config)]
+    faults = [*_one_of_two(config), *_float_stats(config)]
     topology = config.nn.topology
     if topology is not None and topology not in TOPOLOGIES:
         return faults
@@ -72,13 +72,6 @@ def _float_stats(config: Config) -> Iterator[str]:
                 f"{key}: found {len(numbers)} numbers; accepted: float_input_dim = "
                 f"{config.float_input_dim} numbers; change {key} or float_input_dim"
             )
-
-
-def _heads(config: Config) -> Iterator[str]:
-    for name, slot in _slots(config):
-        t = slot.transformer
-        if t is not None:
-            yield from _heads_divide(f"nn.decoder.{name}.transformer", t.d_model, t.n_heads)
 
 
 def _inputs(config: Config, p: Parts) -> Iterator[str]:

@@ -33,7 +33,8 @@ def recipes(encoder: nn.Module) -> dict[str, dict[str, Any]]:
 class Models:
     """Where pretrained parts get their models: a folder, a hub id, or a recipe where one is given.
 
-    Each model is made once, also where a network is put together twice.
+    Each model is made once, also where a network is put together twice; the second time it is as
+    it was at first, whatever the first network froze.
     """
 
     def __init__(self, recipes: Recipes | None = None) -> None:
@@ -56,8 +57,11 @@ class Models:
                     model = model_from_config(
                         recipe["config"], takes, path=path, key=key, trust_remote_code=trust
                     )
-            self._made[part] = model
-        return self._made[part]
+            self._made[part] = model, [p.requires_grad for p in model.parameters()]
+        model, trained = self._made[part]
+        for parameter, flag in zip(model.parameters(), trained, strict=True):
+            parameter.requires_grad_(flag)
+        return model
 
     def processor(self, path: str, *, key: str) -> Mapping[str, Any]:
         """The processor of the part ``"vision"``."""

@@ -33,7 +33,7 @@ def _image_tokens(config: Config, models: Models | None) -> VisionModule | None:
             vis.in_channels,
             (vis.image_size.height, vis.image_size.width),
             block.patch_size,
-            d_model,
+            block.d_model,  # which is the trunk's
             uint8_scaling=vis.uint8_scaling,
         )
     return HFVisionTokens(
