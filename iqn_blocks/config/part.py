@@ -16,8 +16,8 @@ from iqn_blocks.registry import Slot, find_part, list_parts, options_of, read_op
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
 
-# Options that a part gets from keys of the whole network where it takes them and they are not given:
-# see iqn_blocks.build.
+# Options that a part gets from keys of the whole network, where it takes them and they are not
+# given: see iqn_blocks.build.
 SHARED = ("activation", "layer_norm", "noisy", "noisy_readout", "sigma0")
 
 
@@ -215,4 +215,5 @@ class Chooser(Block):
 
     def to_dict(self) -> dict[str, Any]:
         plain = super().to_dict()
-        return plain | plain.pop("parts")
+        parts: dict[str, Any] = plain.pop("parts")
+        return plain | parts

@@ -50,7 +50,8 @@ def _one_of_two(config: Config) -> Iterator[str]:
         if len(names) > 1:
             ways_out = " or ".join(f"{path}.{name}" for name in names)
             yield (
-                f"{path}: found both {' and '.join(names)}; accepted: one of them; remove {ways_out}"
+                f"{path}: found both {' and '.join(names)}; accepted: one of them; remove "
+                f"{ways_out}"
             )
 
 

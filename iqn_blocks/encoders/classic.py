@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +25,10 @@ class ClassicEncoder(nn.Module):
         super().__init__()
         nn_config = config.nn
         self.state_dim = 0
-        self.stem: Any = None if nn_config.vis.no_image else build_stem(config)
+        self.stem = None if nn_config.vis.no_image else build_stem(config)
         if self.stem is not None:
             self.image_normalization = ImageNormalization(nn_config.vis.uint8_scaling)
-            self.state_dim += self.stem.out_dim
+            self.state_dim += cast(int, self.stem.out_dim)
         self.float_mlp = None
         if config.float_input_dim:
             hidden_dim = nn_config.float.mlp.hidden_dim

@@ -88,6 +88,8 @@ def hf_embedding(
     """A pretrained sequence model over the tokens: :class:`~iqn_blocks.blocks.HFTrunk`.
 
     Args:
+        n_tokens: tokens ``T``.
+        d_model: their width ``d``.
         model_name_or_path: hub id or folder of the Hugging Face encoder.
         trust_remote_code: let the Hugging Face encoder run code that comes with its weights.
         hidden_dropout_prob: probability of the dropout on the encoder's input.

@@ -1,4 +1,4 @@
-"""What the convolutional stems share: their convolution, and what becomes of the last feature map."""
+"""What convolutional stems share: the convolution, and the readout of the last feature map."""
 
 from __future__ import annotations
 
