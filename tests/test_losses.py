@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from itertools import product
 from typing import Any
@@ -342,6 +343,20 @@ def test_the_two_clamps_by_hand() -> None:
     assert plain.item() == pytest.approx(0.9 * 2 * log_pi)  # log π = −1.31 is above −2
 
 
+@pytest.mark.parametrize("temperature", [torch.finfo(torch.float32).tiny, 1e30])
+@pytest.mark.parametrize("clamp", ["scaled", "log_pi"])
+def test_munchausen_is_finite_at_the_ends_of_its_options(temperature: float, clamp: str) -> None:
+    reward, discount, q, now, actions = (
+        x.float().requires_grad_() if x.is_floating_point() else x for x in target_inputs()
+    )
+    floor = -torch.finfo(torch.float32).max
+    options: dict[str, Any] = {"temperature": temperature, "clamp": clamp, "floor": floor}
+    target = munchausen_target(reward, discount, q, now, actions, **options)
+    assert target.isfinite().all()
+    for gradient in torch.autograd.grad(target.sum(), (reward, discount, q, now)):
+        assert gradient.isfinite().all()
+
+
 def test_munchausen_tends_to_the_greedy_target_when_cold() -> None:
     reward, discount, q, other, actions = target_inputs()
     cold = munchausen_target(reward, discount, q, other, actions, temperature=1e-6, alpha=0)
@@ -443,6 +458,31 @@ def test_a_state_without_any_allowed_action_is_worth_zero(kind: str, hidden: flo
     for discount in (torch.zeros(B), torch.ones(B)):
         result = call_target(kind, reward, discount, q, other, actions, mask, alpha=0)
         close(result[1], reward[1].expand(J))
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("wild", [math.nan, math.inf, -math.inf, 3e38])
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_terminal_state_is_worth_zero_whatever_its_values(
+    kind: str, wild: float, masked: bool
+) -> None:
+    # Sample 1 is terminal (γ = 0). The sum of two offsets of 3e38 overflows float32.
+    reward, discount, q, other, actions = (
+        x.float() if x.is_floating_point() else x for x in target_inputs()
+    )
+    mask = some_mask() if masked else None
+    calm = call_target(kind, reward, discount, q, other, actions, mask, alpha=0)
+    q[1] = wild
+    q.requires_grad_()
+    if kind == "double":
+        other[1] = wild
+    result = call_target(kind, reward, discount, q, other, actions, mask, alpha=0)
+    (gradient,) = torch.autograd.grad(result.sum(), q)
+    assert (result[1] == reward[1]).all()
+    assert torch.equal(result.detach(), calm)
+    assert (gradient[1] == 0).all()
+    assert gradient.isfinite().all()
+    assert gradient[0].any()
 
 
 def test_masked_action_values_at_the_state_itself() -> None:
@@ -659,9 +699,11 @@ def test_loss_dtypes(argument: int) -> None:
         quantile_huber_loss(*arguments)
 
 
-@pytest.mark.parametrize("kappa", [-1.0, math.nan, math.inf, True, "1", None])
+@pytest.mark.parametrize("kappa", [-1.0, math.nan, math.inf, 1e300, True, "1", None])
 def test_kappa(kappa: Any) -> None:
-    with pytest.raises(ValueError, match=r"kappa: got .*, accepted is any finite number >= 0"):
+    with pytest.raises(
+        ValueError, match=r"kappa: got .*, accepted is any number >= 0 that fits float32"
+    ):
         quantile_huber_loss(torch.zeros(B, K), torch.zeros(B, J), torch.zeros(B, K), kappa=kappa)
 
 
@@ -734,9 +776,12 @@ def test_a_mask_is_boolean() -> None:
 @pytest.mark.parametrize(
     ("option", "value", "accepted"),
     [
-        ("temperature", 0.0, "> 0"),
-        ("temperature", -0.1, "> 0"),
-        ("temperature", math.inf, "> 0"),
+        ("temperature", 0.0, "a number from 1.18e-38 to 1e\\+30"),
+        ("temperature", -0.1, "from 1.18e-38"),
+        ("temperature", 1e-300, "from 1.18e-38"),
+        ("temperature", 1e300, "to 1e\\+30"),
+        ("temperature", math.inf, "to 1e\\+30"),
+        ("alpha", 1e300, ">= 0 that fits float32"),
         ("alpha", math.nan, ">= 0"),
         ("floor", 0.5, "<= 0"),
         ("floor", -math.inf, "<= 0"),
@@ -745,7 +790,9 @@ def test_a_mask_is_boolean() -> None:
     ],
 )
 def test_munchausen_options(option: str, value: Any, accepted: str) -> None:
-    with pytest.raises(ValueError, match=f"{option}: got {value!r}, accepted is .*{accepted}"):
+    with pytest.raises(
+        ValueError, match=rf"{option}: got {re.escape(repr(value))}, accepted is .*{accepted}"
+    ):
         call_target("munchausen", *target_inputs(), **{option: value})
 
 
