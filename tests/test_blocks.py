@@ -77,7 +77,33 @@ def test_noisy_linear_equation_and_init():
     bias = layer.bias_mu + layer.bias_sigma * layer.epsilon_out
     torch.testing.assert_close(layer(x), x @ weight.T + bias)
     layer.disable_noise()
+    assert not layer.epsilon_in.any() and not layer.epsilon_out.any()
     assert torch.equal(layer(x), quiet)
+
+
+def test_disable_noise_gives_zeros_even_where_the_weights_hide_them():
+    layer = blocks.NoisyLinear(4, 3, sigma0=0.0)
+    layer.reset_noise()
+    layer.disable_noise()
+    assert layer.epsilon_in.tolist() == [0] * 4
+    assert layer.epsilon_out.tolist() == [0] * 3
+
+
+def test_defaults_of_the_quantile_path():
+    # i = 1 … E: cos(π·i·½) is 0 for i = 1, where i = 0 would give 1.
+    embedding = blocks.TauEmbedding(1, 1)
+    nn.init.ones_(embedding.projection.weight)
+    nn.init.zeros_(embedding.projection.bias)
+    assert embedding(torch.tensor([[0.5]])).item() == pytest.approx(0, abs=1e-6)
+    noisy = blocks.Head(4, [5], (3,), noisy=True, noisy_readout=True)
+    for layer, width in ((noisy.hidden[0].linear, 4), (noisy.readout, 5)):  # σ0/√in, σ0 = ½
+        assert layer.weight_sigma.unique().item() == pytest.approx(0.5 / math.sqrt(width))
+    trunk = blocks.IQNTransformerTrunk(64, 32)
+    (layer,) = trunk.encoder.layers
+    assert layer.linear1.out_features == 4 * 32
+    assert layer.self_attn.n_heads == 4
+    x = torch.rand(2, 64)
+    assert torch.equal(trunk.train()(x), trunk(x)), "no dropout"
 
 
 def test_noise_is_sign_root_gaussian():

@@ -796,8 +796,54 @@ def test_munchausen_options(option: str, value: Any, accepted: str) -> None:
         call_target("munchausen", *target_inputs(), **{option: value})
 
 
-def test_rewards_are_floating() -> None:
+FLOATING_ARGUMENTS = {
+    "max": ("reward", "discount", "q_target"),
+    "double": ("reward", "discount", "q_target", "q_online"),
+    "munchausen": ("reward", "discount", "q_target_next", "q_target_now"),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "position"),
+    [(kind, i) for kind, names in FLOATING_ARGUMENTS.items() for i in range(len(names))],
+)
+def test_target_dtypes(kind: str, position: int) -> None:
     inputs = list(target_inputs())
-    inputs[0] = inputs[0].long()
-    with pytest.raises(TypeError, match=r"reward: expected a floating dtype, got torch\.int64"):
-        call_target("max", *inputs)
+    inputs[position] = inputs[position].long()
+    name = FLOATING_ARGUMENTS[kind][position]
+    with pytest.raises(TypeError, match=rf"{name}: expected a floating dtype, got torch\.int64"):
+        call_target(kind, *inputs)
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_targets_without_a_quantile_action_or_offset(kind: str) -> None:
+    for position, first in ((2, J), (3, K)):
+        if kind == "max" and position == 3:
+            continue
+        for shape in ((B, 0, N, A), (B, first, 0, A), (B, first, N, 0), (B, first, 1, N, A)):
+            inputs = list(target_inputs())
+            inputs[position] = torch.zeros(shape)
+            name = FLOATING_ARGUMENTS[kind][position]
+            message = rf"{name}: expected .*K, N, A >= 1, got {re.escape(str(shape))}; .*split_q"
+            with pytest.raises(ValueError, match=message):
+                call_target(kind, *inputs)
+
+
+def test_actions_of_munchausen_targets() -> None:
+    reward, discount, q, now, actions = target_inputs()
+    message = r"actions: expected \(3, 2\) for q_target_now \(3, 4, 2, 3\), got \(3, 1\)"
+    with pytest.raises(ValueError, match=message):
+        munchausen_target(reward, discount, q, now, actions[:, :1])
+    with pytest.raises(TypeError, match=r"actions: expected an integral dtype, got torch.float64"):
+        munchausen_target(reward, discount, q, now, actions.double())
+
+
+def test_munchausen_defaults_are_those_of_the_paper() -> None:
+    # M-IQN, arXiv:2007.14430, appendix B: τ = 0.03, α = 0.9, l₀ = −1, and it clips τ·log π.
+    inputs = target_inputs()
+    inputs = (*inputs[:2], 0.02 * inputs[2], 0.02 * inputs[3], inputs[4])  # π far from 0 and 1
+    everything = torch.ones(B, N, A, dtype=torch.bool)
+    paper: dict[str, Any] = {"temperature": 0.03, "alpha": 0.9, "floor": -1.0, "clamp": "scaled"}
+    close(munchausen_target(*inputs), loop_target("munchausen", *inputs, mask=everything, **paper))
+    far = (*inputs[:2], 50 * inputs[2], 50 * inputs[3], inputs[4])  # where the floor is reached
+    close(munchausen_target(*far), loop_target("munchausen", *far, mask=everything, **paper))
