@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+import iqn_blocks
 from iqn_blocks import blocks
 from iqn_blocks.blocks.transformer import SelfAttention
+from tests.configs import tiny_float
 
 
 def _singular_value(conv: nn.Conv2d) -> float:
@@ -75,7 +77,33 @@ def test_noisy_linear_equation_and_init():
     bias = layer.bias_mu + layer.bias_sigma * layer.epsilon_out
     torch.testing.assert_close(layer(x), x @ weight.T + bias)
     layer.disable_noise()
+    assert not layer.epsilon_in.any() and not layer.epsilon_out.any()
     assert torch.equal(layer(x), quiet)
+
+
+def test_disable_noise_gives_zeros_even_where_the_weights_hide_them():
+    layer = blocks.NoisyLinear(4, 3, sigma0=0.0)
+    layer.reset_noise()
+    layer.disable_noise()
+    assert layer.epsilon_in.tolist() == [0] * 4
+    assert layer.epsilon_out.tolist() == [0] * 3
+
+
+def test_defaults_of_the_quantile_path():
+    # i = 1 … E: cos(π·i·½) is 0 for i = 1, where i = 0 would give 1.
+    embedding = blocks.TauEmbedding(1, 1)
+    nn.init.ones_(embedding.projection.weight)
+    nn.init.zeros_(embedding.projection.bias)
+    assert embedding(torch.tensor([[0.5]])).item() == pytest.approx(0, abs=1e-6)
+    noisy = blocks.Head(4, [5], (3,), noisy=True, noisy_readout=True)
+    for layer, width in ((noisy.hidden[0].linear, 4), (noisy.readout, 5)):  # σ0/√in, σ0 = ½
+        assert layer.weight_sigma.unique().item() == pytest.approx(0.5 / math.sqrt(width))
+    trunk = blocks.IQNTransformerTrunk(64, 32)
+    (layer,) = trunk.encoder.layers
+    assert layer.linear1.out_features == 4 * 32
+    assert layer.self_attn.n_heads == 4
+    x = torch.rand(2, 64)
+    assert torch.equal(trunk.train()(x), trunk(x)), "no dropout"
 
 
 def test_noise_is_sign_root_gaussian():
@@ -251,12 +279,35 @@ def test_float_statistics_are_checked_and_all_or_none():
     norm = blocks.FloatNormalization(2)
     for mean, std, message in [
         ([0.0], None, r"mean: expected shape \(2,\), got \(1,\)"),
-        ([1.0, 2.0], [1.0, 0.0], "std: every value must be > 0, got 0.0"),
-        ([1.0, math.inf], None, "mean: every value must be finite"),
+        (
+            [1.0, 2.0],
+            [1.0, 0.0],
+            r"std: got 0, accepted .* from 1.18e-38 .*constant one a std of 1",
+        ),
+        ([1.0, 2.0], [1.0, 1e-40], r"std: got 1e-40, accepted .*rescale that feature"),
+        ([1.0, 2.0], torch.tensor([1.0, 2.0**-130]), "std: got 7.34684e-40"),
+        ([1.0, 2.0], [1.0, 1e300], r"std: got 1e\+300, accepted"),
+        ([1.0, 2.0], [1.0, math.nan], "std: got nan"),
+        ([1.0, math.inf], None, "mean: got inf, accepted are finite numbers that fit float32"),
+        ([-1e300, 1.0], None, r"mean: got -1e\+300"),
+        (torch.tensor([-1e300, 1.0], dtype=torch.float64), None, r"mean: got -1e\+300"),
     ]:
         with pytest.raises(ValueError, match=message):
             norm.set_stats(mean, std)
+        with pytest.raises(ValueError, match=message):
+            blocks.FloatNormalization(2).double().set_stats(mean, std)
         assert norm.mean.tolist() == [0, 0]
+        assert norm.std.tolist() == [1, 1]
+    smallest = 2.0**-126
+    norm.set_stats([3e38, -3e38], [smallest, 1.0])
+    assert norm.std[0].item() == smallest
+    assert norm.mean.tolist() == torch.tensor([3e38, -3e38]).tolist()
+
+
+def test_float_statistics_of_a_network_are_checked():
+    net = iqn_blocks.build(tiny_float(float_input_dim=2))
+    with pytest.raises(ValueError, match=r"std: got 1e-40, .* from 1\.18e-38"):
+        net.set_float_stats(None, [1.0, 1e-40])
 
 
 def test_encoder_layers_differ_from_the_start():
