@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
@@ -14,7 +15,7 @@ import iqn_blocks
 from iqn_blocks import CheckpointError
 from iqn_blocks.checkpoint import load_weights, save_pretrained
 from tests import compare, grid
-from tests.checkpoints import CONFIG, WEIGHTS, assert_same, build, rewrite
+from tests.checkpoints import CONFIG, WEIGHTS, assert_same, build, rewrite, to_version_1
 from tests.configs import tiny, tiny_btr, tiny_transformer
 
 CLASSIC = grid.classic_grid()
@@ -144,10 +145,26 @@ def test_files(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == [CONFIG, WEIGHTS]
     data = json.loads((folder / CONFIG).read_text())
     assert data["format"] == "iqn-blocks"
-    assert data["format_version"] == 1
+    assert data["format_version"] == 2
     assert data["library_version"] == iqn_blocks.__version__
     assert iqn_blocks.Config.model_validate(data["config"]) == net.config
     assert set(load_file(folder / WEIGHTS)) == set(net.state_dict())
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        assert file.metadata() == {"iqn-blocks": (folder / CONFIG).read_text()}
+
+
+def test_the_copy_of_the_settings_does_not_count(tmp_path):
+    net = build(tiny())
+    build(tiny_btr()).save_pretrained(tmp_path)
+    other = (tmp_path / CONFIG).read_bytes()
+    net.save_pretrained(tmp_path)
+    for content in (other, b"notes", None):
+        (tmp_path / CONFIG).unlink()
+        if content is not None:
+            (tmp_path / CONFIG).write_bytes(content)
+        assert_same(iqn_blocks.from_pretrained(tmp_path), net)
+        if content is None:
+            load_weights(build(tiny(), seed=1), tmp_path)
 
 
 def test_equal_networks_give_equal_files(tmp_path):
@@ -312,6 +329,8 @@ def test_all_misfits_come_together(tmp_path):
 def test_weights_of_another_network(tmp_path):
     build(tiny()).save_pretrained(tmp_path / "a")
     build(tiny_btr()).save_pretrained(tmp_path / "b")
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        to_version_1(folder)
     (tmp_path / "a" / WEIGHTS).write_bytes((tmp_path / "b" / WEIGHTS).read_bytes())
     with pytest.raises(CheckpointError, match=f"{WEIGHTS}: is damaged, incomplete or of another"):
         iqn_blocks.from_pretrained(tmp_path / "a")
@@ -366,7 +385,7 @@ def test_encoder_that_is_not_registered(odd, tmp_path, monkeypatch):
     odd.save_pretrained(tmp_path)
     monkeypatch.delitem(iqn_blocks.registry._ENCODERS, "odd")
     with pytest.raises(
-        CheckpointError, match=r"(?s)config\.json.*'odd' is not registered.*register"
+        CheckpointError, match=r"(?s)model\.safetensors.*'odd' is not registered.*register"
     ):
         iqn_blocks.from_pretrained(tmp_path)
 

@@ -111,9 +111,9 @@ def test_a_folder_that_exists_is_no_hub_id(hub, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="revision, token: me/racer is a folder, not a hub id"):
         iqn_blocks.from_pretrained("me/racer", revision="v2", token="t")
     (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match=r"file/config\.json: cannot be read: Not a dir"):
+    with pytest.raises(CheckpointError, match=r"file: is a file; pass the folder that holds it"):
         iqn_blocks.from_pretrained("file")
-    with pytest.raises(CheckpointError, match=r"absent/config\.json: cannot be read: No such file"):
+    with pytest.raises(CheckpointError, match=r"absent/model\.safetensors: not found"):
         iqn_blocks.from_pretrained(Path("absent"))
     assert hub[0] == []
 

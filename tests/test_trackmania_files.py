@@ -18,6 +18,7 @@ from iqn_blocks.checkpoint import from_pretrained, save_pretrained
 from iqn_blocks.errors import CheckpointError, ConfigError
 from iqn_blocks.interop import trackmania_rl
 from iqn_blocks.interop.trackmania_rl.files import read_fusion_folder
+from tests.checkpoints import to_version_1
 from tests.configs import merge, tiny
 
 THEIRS: dict[str, Any] = {
@@ -194,6 +195,7 @@ def _damaged(run: Path) -> tuple[str, str]:
 
 
 def _damaged_config(run: Path) -> tuple[str, str]:
+    to_version_1(run.with_name("ours"))
     (run.with_name("ours") / "config.json").write_bytes(b"{")
     return str(run.with_name("ours")), r"config\.json: is not JSON"
 

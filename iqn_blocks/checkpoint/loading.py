@@ -1,14 +1,17 @@
-"""Reading a folder: its files first, all checks next, and only then a network."""
+"""Reading a folder: its file first, all checks next, and only then a network."""
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load as decode_tensors
 from torch import Tensor
 
@@ -16,9 +19,10 @@ from iqn_blocks.checkpoint.backbones import checked_recipes
 from iqn_blocks.checkpoint.format import (
     CONFIG_FILE,
     DTYPE_NAMES,
+    FORMAT,
     WEIGHTS_FILE,
     Manifest,
-    digest_file,
+    settings_in,
     sha256,
 )
 from iqn_blocks.checkpoint.saving import is_channels_last, plain_network, state_tensors
@@ -27,30 +31,82 @@ from iqn_blocks.errors import CheckpointError
 from iqn_blocks.network import IQN
 from iqn_blocks.registry import assemble, route
 
-_ATTEMPTS = 100  # of reading two files that another process is replacing
-
 
 class Checkpoint(NamedTuple):
-    """A folder's content: ``tensors`` by name, in memory of their own, read from ``path``."""
+    """A folder's content: ``tensors`` by name, in memory of their own.
+
+    They were read from ``path``, the manifest from ``source``.
+    """
 
     manifest: Manifest
     tensors: dict[str, Tensor]
     path: Path
+    source: Path
 
 
 def read_folder(folder: str | os.PathLike[str]) -> Checkpoint:
     """The content of a checkpoint folder; nothing of it stays tied to the files.
 
     Raises:
-        CheckpointError: a file is missing, damaged, of a newer format, or not of this save.
+        CheckpointError: a file is missing, damaged or of a newer format.
     """
     folder = Path(folder)
-    manifest, content, path = _read_files(folder)
+    if os.path.isfile(folder):  # which takes any name
+        raise CheckpointError(
+            f"{folder}: is a file; pass the folder that holds it, {os.fspath(folder.parent)!r}"
+        )
+    path = source = folder / WEIGHTS_FILE
+    content = _read(path)
+    settings = settings_in(content or b"")
+    if settings is None:  # version 1
+        source = folder / CONFIG_FILE
+        settings = _read(source)
+        if settings is None:
+            raise CheckpointError(
+                f"{path}: not found"
+                if content is None
+                else f"{path}: is damaged, or no checkpoint: it holds no settings, and there is no "
+                f"{CONFIG_FILE} beside it"
+            )
+    manifest = Manifest.decode(settings, source)
+    expected = manifest.weights_sha256
+    if content is None or sha256(content, expected) != expected:
+        before, path = content, folder / f"model-{expected}.safetensors"
+        content = _read(path)
+        if content is None or sha256(content) != expected:
+            path = folder / WEIGHTS_FILE
+            if _read(path) != before:  # another process has saved meanwhile
+                return read_folder(folder)
+            raise CheckpointError(_damage(path, before, source, expected))
     try:
         tensors = decode_tensors(content)
     except Exception as error:  # the parser raises many types; each means the same here
         raise CheckpointError(f"{path}: is not a safetensors file: {error}") from error
-    return Checkpoint(manifest, tensors, path)
+    return Checkpoint(manifest, tensors, path, source)
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder says that it is one of ours, or has a config.json too damaged to say it."""
+    weights = folder / WEIGHTS_FILE
+    if weights.is_file():  # opening a pipe would wait
+        with suppress(Exception), safe_open(weights, "pt") as file:
+            if FORMAT in (file.metadata() or {}):
+                return True
+    try:
+        config = _read(folder / CONFIG_FILE)
+        data = {} if config is None else json.loads(config)
+    except (ValueError, RecursionError):  # CheckpointError is a ValueError
+        return True
+    return not isinstance(data, dict) or data.get("format") == FORMAT
+
+
+def _damage(path: Path, content: bytes | None, source: Path, expected: str) -> str:
+    if content is None:
+        return f"{path}: not found"
+    return (
+        f"{path}: is damaged, incomplete or of another save: its SHA-256 is "
+        f"{sha256(content, expected)}, {source.name} names {expected}"
+    )
 
 
 def load_folder(
@@ -91,42 +147,6 @@ def load_weights(net: IQN, folder: str | os.PathLike[str]) -> None:
     _copy(net, checkpoint.tensors)
 
 
-def _read_files(folder: Path) -> tuple[Manifest, bytes, Path]:
-    """The manifest and the weights it names, also while another process saves into the folder."""
-    config_path, weights_path = folder / CONFIG_FILE, folder / WEIGHTS_FILE
-    for _ in range(_ATTEMPTS):
-        before = _stamp(config_path), _stamp(weights_path)
-        config = _read(config_path)
-        if config is None:
-            raise CheckpointError(f"{config_path}: cannot be read: No such file or directory")
-        manifest = Manifest.decode(config, config_path)
-        found = None
-        for path in (weights_path, folder / digest_file(manifest.weights_sha256)):
-            content = _read(path)
-            if content is not None:
-                digest = sha256(content)
-                if digest == manifest.weights_sha256:
-                    return manifest, content, path
-                found = found or digest
-        if (_stamp(config_path), _stamp(weights_path)) == before:
-            break
-    if found is None:
-        raise CheckpointError(f"{weights_path}: not found")
-    raise CheckpointError(
-        f"{weights_path}: is damaged, incomplete or of another save: its SHA-256 is {found}, "
-        f"{CONFIG_FILE} names {manifest.weights_sha256}"
-    )
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """What changes whenever a save replaces the file; None where there is none."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError):  # what cannot be read is told by _read
-        return None
-    return status.st_ino, status.st_mtime_ns
-
-
 def _read(path: Path) -> bytes | None:
     """The content of a file, None where there is none: a save may remove it at any moment."""
     try:
@@ -143,7 +163,7 @@ def _read(path: Path) -> bytes | None:
 def _empty_network(checkpoint: Checkpoint, trust_remote_code: bool) -> IQN:
     """A network of the right structure and dtypes, whose values are yet to come."""
     manifest = checkpoint.manifest
-    path = checkpoint.path.with_name(CONFIG_FILE)
+    path = checkpoint.source
     try:
         built_in = route(manifest.config) in TOPOLOGIES
         recipes = checked_recipes(
@@ -185,8 +205,8 @@ def _check(net: IQN, checkpoint: Checkpoint) -> None:
         faults.insert(0, f"{checkpoint.path}: does not fit the network")
     if checkpoint.manifest.edited:
         faults.append(
-            f"{checkpoint.path.with_name(CONFIG_FILE)}: was changed after it was saved; restore "
-            f"it, or if the change is meant, set settings_sha256 to {checkpoint.manifest.edited}"
+            f"{checkpoint.source}: was changed after it was saved; restore it, or if the change is "
+            f"meant, set settings_sha256 to {checkpoint.manifest.edited}"
         )
     if faults:
         raise CheckpointError("\n".join(faults))
