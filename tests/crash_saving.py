@@ -30,10 +30,16 @@ from tests.configs import tiny, tiny_transformer
 # Everything in saving.py that is called once there is something to write.
 TOUCHING_FILES = {"save_pretrained", "_remove_leftovers", "_write", "_sync_folder"}
 
+
+def encoded(net: iqn_blocks.IQN) -> tuple[bytes, bytes]:
+    """The bytes of both files."""
+    return saving.encode(net, saving.state_tensors(net))
+
+
 OLD = build(tiny(), seed=0)
 NEW = build(tiny_transformer(), seed=1)
 NETS = {"old": OLD, "new": NEW}
-OLD_FILES = dict(zip((WEIGHTS, CONFIG), saving.encode(OLD), strict=True))
+OLD_FILES = dict(zip((WEIGHTS, CONFIG), encoded(OLD), strict=True))
 
 
 def held(folder: Path) -> str:
@@ -134,7 +140,7 @@ def kill_again_and_again(folder: Path) -> int:
 def stop_amid_writes(folder: Path, action: signal.Handlers) -> int:
     """Writes stop at many sizes of the file; at one below its size the old network is there yet."""
     fresh(folder, "old")
-    size = len(saving.encode(NEW)[0])
+    size = len(encoded(NEW)[0])
     sizes = sorted({0, 1, 8, 4096, size // 2, size - 1})
     for limit in sizes:
         end = save_in_a_process(NEW, folder, lambda limit=limit: limit_files(limit, action))

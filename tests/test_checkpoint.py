@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
+from torch.distributed.fsdp import fully_shard
 
 import iqn_blocks
 from iqn_blocks import CheckpointError
@@ -213,6 +214,23 @@ def test_nothing_stays_tied_to_the_file(tmp_path):
     assert_same(loaded, net)
 
 
+@pytest.mark.parametrize("function", [save_pretrained, load_weights])
+def test_what_is_no_folder(function, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    net = build(tiny())
+    net.save_pretrained("best")
+    with pytest.raises(
+        CheckpointError, match=r"found ''; expected a path; '\.' is the current fol"
+    ):
+        function(net, "")
+    for file in (tmp_path / "best" / WEIGHTS, f"best/{CONFIG}"):
+        with pytest.raises(CheckpointError, match=f"{file}: is a file; .*pass '.*best', which"):
+            function(net, file)
+    with pytest.raises(CheckpointError, match="found ''"):
+        iqn_blocks.from_pretrained("")
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
 # Compiled networks
 
 
@@ -249,6 +267,12 @@ def test_dtype_argument(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
 def test_dtype_must_be_floating(dtype, tmp_path):
     with pytest.raises(ValueError, match=f"floating dtype, got {dtype}"):
+        round_trip(build(tiny()), tmp_path, dtype=dtype)
+
+
+@pytest.mark.parametrize(("dtype", "way_out"), [("bfloat16", "torch.bfloat16"), (3, "such as")])
+def test_dtype_that_is_none(dtype, way_out, tmp_path):
+    with pytest.raises(ValueError, match=f"floating dtype, got {dtype!r}; write .*{way_out}"):
         round_trip(build(tiny()), tmp_path, dtype=dtype)
 
 
@@ -428,6 +452,27 @@ def _save_as_rank(rank: int, folder: Path) -> None:
     build(tiny(), seed=rank).save_pretrained(folder / "network")
     build(tiny(), seed=rank).save_pretrained(folder / f"of_rank_{rank}")
     torch.distributed.destroy_process_group()
+
+
+def _save_sharded(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
+    )
+    net = build(tiny_transformer())
+    fully_shard(net.value_head)
+    fully_shard(net)
+    assert any(p.to_local().numel() < p.numel() for p in net.parameters())
+    net.save_pretrained(folder / "network")
+    with pytest.raises(ValueError, match=r"net: is sharded .*load it and push that"):
+        iqn_blocks.push_to_hub(net, "me/racer")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_a_sharded_network_is_saved_whole(tmp_path):
+    torch.multiprocessing.spawn(_save_sharded, (tmp_path,), nprocs=2)
+    assert_same(iqn_blocks.from_pretrained(tmp_path / "network"), build(tiny_transformer()))
 
 
 @pytest.mark.slow

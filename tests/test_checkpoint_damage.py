@@ -22,7 +22,9 @@ from tests.checkpoints import (
     assert_same,
     build,
     change_config,
+    change_settings,
     rewrite,
+    settings_sha256,
     to_version_1,
 )
 from tests.configs import tiny_transformer
@@ -334,11 +336,37 @@ def test_a_digest_cannot_lead_out_of_the_folder(saved, folder):
     refused(folder, CONFIG, "weights_sha256: expected 64 hexadecimal digits")
 
 
-def test_dtypes_and_layouts_of_unknown_names(saved, folder):
-    for key, value in [("other_dtypes", {"x": "int8"}), ("channels_last", ["x", 3, None])]:
-        change_config(folder, **{key: value})
-        with pytest.raises(CheckpointError, match="was changed after it was saved"):
-            iqn_blocks.from_pretrained(folder)
+WRONG_SETTINGS = {
+    "no dtype for parameters": ({"dtype": "int64"}, r"dtype: expected one of float64, .*'int64'"),
+    "unknown name": ({"other_dtypes": {"x": "int8"}}, "other_dtypes: x is int8, expected the name"),
+    "whole numbers for a parameter": (
+        {"other_dtypes": {"value_head.readout.bias": "int8"}},
+        "other_dtypes: value_head.readout.bias is int8, expected the name and dtype of a tensor",
+    ),
+    "unknown layout": ({"channels_last": ["x"]}, "channels_last: x, expected the name of a tensor"),
+    "layout of a vector": (
+        {"channels_last": ["value_head.readout.bias"]},
+        "channels_last: value_head.readout.bias, expected the name of a tensor of four dimensions",
+    ),
+    "no names": ({"channels_last": ["x", 3, None]}, "channels_last: expected names, found "),
+}
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("name", WRONG_SETTINGS)
+def test_settings_that_do_not_fit_but_have_a_digest_that_holds(name, version, tmp_path):
+    changes, reason = WRONG_SETTINGS[name]
+    build(tiny_transformer()).save_pretrained(tmp_path)
+    if version == 1:
+        to_version_1(tmp_path)
+        data = json.loads((tmp_path / CONFIG).read_text()) | changes
+        change_config(tmp_path, **changes, settings_sha256=settings_sha256(data))
+    else:
+        change_settings(tmp_path, **changes)
+    with pytest.raises(CheckpointError, match=reason) as caught:
+        iqn_blocks.from_pretrained(tmp_path)
+    assert str(caught.value).startswith(str(tmp_path))
+    assert "was changed" not in str(caught.value)
 
 
 # Files
@@ -379,7 +407,8 @@ def test_folder_that_is_a_file(folder):
     with pytest.raises(CheckpointError) as caught:
         iqn_blocks.from_pretrained(folder / WEIGHTS)
     assert str(caught.value) == (
-        f"{folder / WEIGHTS}: is a file; pass the folder that holds it, '{folder}'"
+        f"{folder / WEIGHTS}: is a file; a checkpoint is a folder: pass '{folder}', which holds "
+        "it, or another one"
     )
     refused(folder / WEIGHTS / "x", WEIGHTS, "Not a directory")
 

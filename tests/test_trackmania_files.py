@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -200,13 +201,21 @@ def _damaged_config(run: Path) -> tuple[str, str]:
     return str(run.with_name("ours")), r"config\.json: is not JSON"
 
 
+def _pipes(run: Path) -> tuple[str, str]:
+    for name in ("model.safetensors", "config.json"):
+        (run.with_name("ours") / name).unlink()
+        os.mkfifo(run.with_name("ours") / name)
+    return str(run.with_name("ours")), r"model\.safetensors: is not a file"
+
+
 def _other_network(run: Path) -> tuple[str, str]:
     save_pretrained(iqn_blocks.build(tiny()), run.with_name("other"))
     return str(run.with_name("other")), r"float_normalization\.mean: expected shape \(31,\), found"
 
 
 @pytest.mark.parametrize(
-    "spoil", [_wrong_size, _absent, _empty_folder, _damaged, _damaged_config, _other_network]
+    "spoil",
+    [_wrong_size, _absent, _empty_folder, _damaged, _damaged_config, _other_network, _pipes],
 )
 def test_a_start_that_does_not_exist_or_fit(run: Path, spoil: Any) -> None:
     cfg = trackmania_rl.load_config(THEIRS).to_dict()

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,19 +124,35 @@ class Manifest(NamedTuple):
         except ConfigError as error:
             raise CheckpointError(f"{path}: the configuration is not valid:\n{error}") from error
         settings = sha256(canonical_json({key: data[key] for key in _SETTINGS}))
+        names = data["channels_last"]
+        if not all(isinstance(name, str) for name in names):
+            raise CheckpointError(f"{path}: channels_last: expected names, found {show(names)}")
+        floating = [name for name, dtype in DTYPES.items() if dtype.is_floating_point]
         return cls(
             config,
-            _dtype(data["dtype"], "dtype", path),
+            _dtype(data["dtype"], "dtype", path, floating),
             {
                 name: _dtype(value, f"other_dtypes.{name}", path)
                 for name, value in data["other_dtypes"].items()
             },
-            data["channels_last"],
+            names,
             data["training"],
             data["backbones"],
             data["weights_sha256"],
             edited="" if settings == data["settings_sha256"] else settings,
         )
+
+
+def checked_folder(folder: str | os.PathLike[str]) -> Path:
+    """The path of a folder, which need not exist; raises CheckpointError where it is a file."""
+    if not os.fspath(folder):
+        raise CheckpointError("folder: found ''; expected a path; '.' is the current folder")
+    if os.path.isfile(folder):
+        raise CheckpointError(
+            f"{folder}: is a file; a checkpoint is a folder: pass {str(Path(folder).parent)!r}, "
+            f"which holds it, or another one"
+        )
+    return Path(folder)
 
 
 def settings_in(weights: bytes) -> bytes | None:
@@ -228,9 +245,9 @@ def _checked_keys(data: dict[str, Any], path: Path) -> dict[str, Any]:
     return data
 
 
-def _dtype(name: object, key: str, path: Path) -> torch.dtype:
-    if not isinstance(name, str) or name not in DTYPES:
+def _dtype(name: object, key: str, path: Path, accepted: Iterable[str] = DTYPES) -> torch.dtype:
+    if not isinstance(name, str) or name not in accepted:
         raise CheckpointError(
-            f"{path}: {key}: expected one of {', '.join(DTYPES)}, found {show(name)}"
+            f"{path}: {key}: expected one of {', '.join(accepted)}, found {show(name)}"
         )
     return DTYPES[name]

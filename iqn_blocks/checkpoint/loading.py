@@ -22,6 +22,7 @@ from iqn_blocks.checkpoint.format import (
     FORMAT,
     WEIGHTS_FILE,
     Manifest,
+    checked_folder,
     settings_in,
     sha256,
 )
@@ -50,17 +51,13 @@ def read_folder(folder: str | os.PathLike[str]) -> Checkpoint:
     Raises:
         CheckpointError: a file is missing, damaged or of a newer format.
     """
-    folder = Path(folder)
-    if os.path.isfile(folder):  # which takes any name
-        raise CheckpointError(
-            f"{folder}: is a file; pass the folder that holds it, {os.fspath(folder.parent)!r}"
-        )
+    folder = checked_folder(folder)
     path = source = folder / WEIGHTS_FILE
-    content = _read(path)
+    content = read_bytes(path)
     settings = settings_in(content or b"")
     if settings is None:  # version 1
         source = folder / CONFIG_FILE
-        settings = _read(source)
+        settings = read_bytes(source)
         if settings is None:
             raise CheckpointError(
                 f"{path}: not found"
@@ -72,10 +69,10 @@ def read_folder(folder: str | os.PathLike[str]) -> Checkpoint:
     expected = manifest.weights_sha256
     if content is None or sha256(content, expected) != expected:
         before, path = content, folder / f"model-{expected}.safetensors"
-        content = _read(path)
+        content = read_bytes(path)
         if content is None or sha256(content) != expected:
             path = folder / WEIGHTS_FILE
-            if _read(path) != before:  # another process has saved meanwhile
+            if read_bytes(path) != before:  # another process has saved meanwhile
                 return read_folder(folder)
             raise CheckpointError(_damage(path, before, source, expected))
     try:
@@ -93,7 +90,7 @@ def is_checkpoint(folder: Path) -> bool:
             if FORMAT in (file.metadata() or {}):
                 return True
     try:
-        config = _read(folder / CONFIG_FILE)
+        config = read_bytes(folder / CONFIG_FILE)
         data = {} if config is None else json.loads(config)
     except (ValueError, RecursionError):  # CheckpointError is a ValueError
         return True
@@ -117,8 +114,10 @@ def load_folder(
     trust_remote_code: bool = False,
 ) -> IQN:
     """The network in a folder; arguments and errors as in :func:`~iqn_blocks.from_pretrained`."""
-    if dtype is not None and not dtype.is_floating_point:
-        raise ValueError(f"dtype: expected a floating dtype, got {dtype}")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        known = isinstance(getattr(torch, str(dtype), None), torch.dtype)
+        way_out = f"torch.{dtype}" if known else "one such as torch.bfloat16"
+        raise ValueError(f"dtype: expected a floating dtype, got {dtype!r}; write {way_out}")
     checkpoint = read_folder(folder)
     net = _empty_network(checkpoint, trust_remote_code)
     _check(net, checkpoint)
@@ -147,7 +146,7 @@ def load_weights(net: IQN, folder: str | os.PathLike[str]) -> None:
     _copy(net, checkpoint.tensors)
 
 
-def _read(path: Path) -> bytes | None:
+def read_bytes(path: Path) -> bytes | None:
     """The content of a file, None where there is none: a save may remove it at any moment."""
     try:
         if stat.S_ISREG(path.stat().st_mode):  # what is no regular file may block, as a pipe does
@@ -181,8 +180,9 @@ def _empty_network(checkpoint: Checkpoint, trust_remote_code: bool) -> IQN:
         raise CheckpointError(f"{path}: no network can be built from it:\n{error}") from error
     net.to(manifest.dtype)
     for name, tensor in net.state_dict(keep_vars=True).items():
-        if name in manifest.other_dtypes:
-            tensor.data = tensor.data.to(manifest.other_dtypes[name])
+        dtype = manifest.other_dtypes.get(name, tensor.dtype)
+        if dtype.is_floating_point == tensor.is_floating_point():  # otherwise a misfit
+            tensor.data = tensor.data.to(dtype)
         last = name in manifest.channels_last
         if last != is_channels_last(tensor) and tensor.ndim == 4:
             layout = torch.channels_last if last else torch.contiguous_format
@@ -200,6 +200,17 @@ def _check(net: IQN, checkpoint: Checkpoint) -> None:
         f"{name}: found {_kind(found[name])}, expected {_kind(expected[name])}"
         for name in both
         if _kind(found[name]) != _kind(expected[name])
+    ]
+    manifest, names = checkpoint.manifest, expected.keys() | found.keys()
+    faults += [
+        f"other_dtypes: {name} is {DTYPE_NAMES[dtype]}, expected the name and dtype of a tensor"
+        for name, dtype in manifest.other_dtypes.items()
+        if name not in names or (name in found and found[name].dtype != dtype)
+    ]
+    faults += [
+        f"channels_last: {name}, expected the name of a tensor of four dimensions"
+        for name in manifest.channels_last
+        if name not in names or (name in found and found[name].ndim != 4)
     ]
     if faults:
         faults.insert(0, f"{checkpoint.path}: does not fit the network")

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iqn_blocks.checkpoint.format import CONFIG_FILE, DTYPES, WEIGHTS_FILE, Manifest
+from iqn_blocks.checkpoint.format import CONFIG_FILE, DTYPES, WEIGHTS_FILE, Manifest, checked_folder
 from iqn_blocks.encoders.hf import recipes
 from iqn_blocks.network import IQN
 
@@ -29,17 +29,20 @@ def save_pretrained(net: IQN, folder: str | os.PathLike[str]) -> None:
     At every moment, also if the process dies, the disk fills or others save into the same folder,
     it loads as one of the networks that were saved there. A compiled network is saved as the one
     it was compiled from. Noise is saved as it is: a noisy network comes back with it. In a
-    :mod:`torch.distributed` job rank 0 writes, the others return at once.
+    :mod:`torch.distributed` job rank 0 writes, the others return at once; a network sharded by
+    ``fully_shard`` is saved whole, for which every rank must call this.
 
     Raises:
+        CheckpointError: ``folder`` is a file, or empty.
         TypeError: ``net`` is not a network of this library, or holds state that is no tensor.
         OSError: the folder cannot be written; the message names the file.
     """
     net = plain_network(net)
+    folder = checked_folder(folder)
+    state = state_tensors(net)
     if not is_writer():
         return
-    weights, settings = encode(net)
-    folder = Path(folder)
+    weights, settings = encode(net, state)
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / WEIGHTS_FILE, weights)
     _write(folder / CONFIG_FILE, settings)
@@ -64,9 +67,8 @@ def plain_network(net: nn.Module) -> IQN:
     return plain
 
 
-def encode(net: IQN) -> tuple[bytes, bytes]:
-    """The bytes of ``model.safetensors`` and of ``config.json``."""
-    state = state_tensors(net)
+def encode(net: IQN, state: Mapping[str, Tensor]) -> tuple[bytes, bytes]:
+    """The bytes of ``model.safetensors`` and of ``config.json``, of a network and its state."""
     # Copies: tensors that share memory, as tied weights do, are written once for each name.
     tensors = {
         name: tensor.to("cpu", copy=True, memory_format=torch.contiguous_format)
@@ -87,10 +89,17 @@ def encode(net: IQN) -> tuple[bytes, bytes]:
 def state_tensors(net: IQN) -> dict[str, Tensor]:
     """The network's state dict, under the names that it has uncompiled.
 
+    Of a network that is sharded all ranks must ask; rank 0 gets whole tensors, the others none.
+
     Raises:
         TypeError: an entry is no tensor, or has a dtype that a checkpoint cannot hold.
     """
     state: Mapping[str, Any] = net.state_dict()
+    if any(hasattr(value, "full_tensor") for value in state.values()):
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        state = get_model_state_dict(net, options=options)
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"{name}: only tensors can be saved, found {type(value).__name__}")
