@@ -111,9 +111,11 @@ def test_a_folder_that_exists_is_no_hub_id(hub, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="revision, token: me/racer is a folder, not a hub id"):
         iqn_blocks.from_pretrained("me/racer", revision="v2", token="t")
     (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match=r"file/config\.json: cannot be read: Not a dir"):
+    with pytest.raises(
+        CheckpointError, match=r"file: is a file; a checkpoint is a folder: pass '\.'"
+    ):
         iqn_blocks.from_pretrained("file")
-    with pytest.raises(CheckpointError, match=r"absent/config\.json: cannot be read: No such file"):
+    with pytest.raises(CheckpointError, match=r"absent/model\.safetensors: not found"):
         iqn_blocks.from_pretrained(Path("absent"))
     assert hub[0] == []
 
@@ -129,6 +131,11 @@ def offline(monkeypatch):
 def test_hub_that_cannot_be_reached(offline, tmp_path):
     with pytest.raises(CheckpointError, match="me/racer: there is no such folder, and the hub"):
         iqn_blocks.from_pretrained("me/racer", cache_dir=tmp_path)
+
+
+def test_pushing_to_a_hub_that_cannot_be_reached(offline):
+    with pytest.raises(OSError, match=r"me/racer: was not pushed: .*offline mode.*save_pretrained"):
+        iqn_blocks.push_to_hub(build(tiny()), "me/racer")
 
 
 def test_name_that_the_hub_refuses(offline, tmp_path):

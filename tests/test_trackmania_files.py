@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -18,6 +19,7 @@ from iqn_blocks.checkpoint import from_pretrained, save_pretrained
 from iqn_blocks.errors import CheckpointError, ConfigError
 from iqn_blocks.interop import trackmania_rl
 from iqn_blocks.interop.trackmania_rl.files import read_fusion_folder
+from tests.checkpoints import to_version_1
 from tests.configs import merge, tiny
 
 THEIRS: dict[str, Any] = {
@@ -194,8 +196,16 @@ def _damaged(run: Path) -> tuple[str, str]:
 
 
 def _damaged_config(run: Path) -> tuple[str, str]:
+    to_version_1(run.with_name("ours"))
     (run.with_name("ours") / "config.json").write_bytes(b"{")
     return str(run.with_name("ours")), r"config\.json: is not JSON"
+
+
+def _pipes(run: Path) -> tuple[str, str]:
+    for name in ("model.safetensors", "config.json"):
+        (run.with_name("ours") / name).unlink()
+        os.mkfifo(run.with_name("ours") / name)
+    return str(run.with_name("ours")), r"model\.safetensors: is not a file"
 
 
 def _other_network(run: Path) -> tuple[str, str]:
@@ -204,7 +214,8 @@ def _other_network(run: Path) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(
-    "spoil", [_wrong_size, _absent, _empty_folder, _damaged, _damaged_config, _other_network]
+    "spoil",
+    [_wrong_size, _absent, _empty_folder, _damaged, _damaged_config, _other_network, _pipes],
 )
 def test_a_start_that_does_not_exist_or_fit(run: Path, spoil: Any) -> None:
     cfg = trackmania_rl.load_config(THEIRS).to_dict()

@@ -13,6 +13,7 @@ from safetensors.torch import load as decode_tensors
 from torch import Tensor
 
 from iqn_blocks.build import assemble
+from iqn_blocks.checkpoint.loading import read_bytes
 from iqn_blocks.config import Config, parse
 from iqn_blocks.config.loading import read_file
 from iqn_blocks.errors import CheckpointError, ConfigError
@@ -96,11 +97,10 @@ def read_fusion_folder(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def _bytes(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CheckpointError(f"{file}: cannot be read: {reason}") from None
+    content = read_bytes(file)
+    if content is None:
+        raise CheckpointError(f"{file}: cannot be read: No such file or directory")
+    return content
 
 
 def _config(config: Config | Mapping[str, Any] | str | os.PathLike[str]) -> Config:
