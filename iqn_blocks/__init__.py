@@ -10,6 +10,7 @@ from iqn_blocks.describe import stages as describe_stages
 from iqn_blocks.errors import (
     CheckpointError,
     ConfigError,
+    ImportedConfigWarning,
     UnsupportedTopologyError,
     UnusedConfigWarning,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "CheckpointError",
     "Config",
     "ConfigError",
+    "ImportedConfigWarning",
     "InferenceIQN",
     "Stage",
     "UnsupportedTopologyError",

@@ -1,7 +1,8 @@
 """trackmania_rl's YAML files, newer and older, as configurations of ours.
 
-The blocks ``nn`` and ``btr`` say what the network is, ``inputs`` and ``environment`` give the sizes
-of its input and output; all other blocks are the trainer's and are skipped by name.
+The blocks ``nn`` and ``btr`` say what the network is; ``inputs``, ``environment`` and
+``state_normalization`` give the sizes of its input and output and the statistics of its float
+inputs; all other blocks are the trainer's and are skipped by name.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -16,7 +18,12 @@ from iqn_blocks.config import Config
 from iqn_blocks.config.loading import read_file
 from iqn_blocks.config.messages import join
 from iqn_blocks.config.plain import PlainData, freeze, show, thaw
-from iqn_blocks.errors import ConfigError
+from iqn_blocks.errors import ConfigError, ImportedConfigWarning
+from iqn_blocks.interop.trackmania_rl.environment import (
+    environment_faults,
+    float_inputs,
+    lacks_waypoints,
+)
 
 Block = dict[Any, Any]
 
@@ -27,13 +34,12 @@ TRAINER_BLOCKS = (
     "rewards",
     "map_cycle",
     "performance",
-    "state_normalization",
     "user",
     "ppo",
     "dpo",
     "grpo",
 )
-_READ_BLOCKS = ("nn", "neural_network", "btr", "inputs", "environment")
+_READ_BLOCKS = ("nn", "neural_network", "btr", "inputs", "environment", "state_normalization")
 
 # Keys of the older flat block, and where the newer block has them.
 _FLAT: Mapping[str, str] = {
@@ -62,13 +68,6 @@ _FLAT_TRAINING = (
     "overall_reset_mul_factor",
     "use_jit",
 )
-_OFFSETS = "rl_action_offsets_ms"
-_FLOAT_SIZES = {  # key of `environment`: float inputs that one of it stands for
-    "n_zone_centers_in_inputs": 3,
-    "n_prev_actions_in_inputs": 4,
-    "n_contact_material_physics_behavior_types": 4,
-}
-_OTHER_FLOATS = 27 + 1
 
 
 def load_config(path_or_mapping: str | os.PathLike[str] | Mapping[str, Any]) -> Config:
@@ -77,9 +76,14 @@ def load_config(path_or_mapping: str | os.PathLike[str] | Mapping[str, Any]) -> 
     Newer files have a block ``nn``, older ones a flat block ``neural_network``; ``fusion_mode`` and
     ``init_from_pretrained`` may stand under ``nn.encoder``, a transformer slot may be called
     ``transformer_encoder``, and ``shared_input: pre_tau`` with ``mlp`` slots is read as
-    ``post_tau``, which is what that system computes. ``n_actions``, ``n_actions_per_block`` and
-    ``float_input_dim`` follow from ``inputs`` and ``environment``. Munchausen targets get
+    ``post_tau``, which is what that system computes. ``n_actions`` is the number of
+    ``inputs.actions``; number and statistics of the float inputs and ``n_actions_per_block`` follow
+    from ``environment`` and ``state_normalization``. Munchausen targets get
     ``munchausen_clamp: log_pi``, the form that system computes. Blocks of the trainer are skipped.
+
+    Warns:
+        ImportedConfigWarning: the file lacks the statistics of the way-points; they are then
+            mean 0 and standard deviation 1.
 
     Raises:
         ConfigError: an unknown block or key, or a value that no network can be built from.
@@ -93,7 +97,7 @@ def load_config(path_or_mapping: str | os.PathLike[str] | Mapping[str, Any]) -> 
 
 
 def _read(given: Mapping[str, Any]) -> Config:
-    faults = [*_unknown_blocks(given), *_faulty_sizes(given)]
+    faults = [*_unknown_blocks(given), *_faulty_actions(given), *environment_faults(given)]
     nn, btr, flat = (_block(given, key, faults) for key in ("nn", "btr", "neural_network"))
     if "nn" in given and "neural_network" in given:
         faults.append("nn: given beside neural_network, its older form; keep one of them")
@@ -102,12 +106,31 @@ def _read(given: Mapping[str, Any]) -> Config:
         raise ConfigError(join(faults))
     if btr.get("use_munchausen") is True:
         btr.setdefault("munchausen_clamp", "log_pi")
+    keys = {
+        "n_actions": len(given["inputs"]["actions"]),
+        **float_inputs(given),
+        "nn": nn or _nested(flat),
+        "btr": btr,
+    }
     try:
-        return Config.model_validate({**_sizes(given), "nn": nn or _nested(flat), "btr": btr})
+        config = Config.model_validate(keys)
     except ConfigError as error:
         if not flat:
             raise
         raise type(error)(_in_flat_names(str(error))) from None
+    for note in _notes(given):
+        warnings.warn(note, ImportedConfigWarning, stacklevel=3)
+    return config
+
+
+def _notes(given: Mapping[str, Any]) -> Iterator[str]:
+    """What a valid file leaves open."""
+    if lacks_waypoints(given):
+        yield (
+            "state_normalization: missing, so the way-points among the float inputs have mean 0 "
+            "and standard deviation 1; add its waypoint_mean_40cp and waypoint_std_40cp, or load "
+            "weights that hold float_inputs_mean and float_inputs_std"
+        )
 
 
 def _block(given: Mapping[str, Any], key: str, faults: list[str]) -> Block:
@@ -143,47 +166,18 @@ def _unknown_flat(flat: Block) -> Iterator[str]:
             yield f"neural_network.{key}: unknown key; {_nearest(str(key), known)}"
 
 
-def _faulty_sizes(given: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with the keys of `inputs` and `environment` that size the network."""
-    for block, keys in (("inputs", ("actions",)), ("environment", (*_FLOAT_SIZES, _OFFSETS))):
-        found = given.get(block)
-        if not isinstance(found, Mapping):
-            state = "missing" if found is None else f"found {show(found)}"
-            yield f"{block}: {state}; accepted: a block with the keys {', '.join(keys)}"
-            continue
-        if block == "environment":
-            yield from _misspelled_offsets(found)
-        for key in keys:
-            if key not in found and key != _OFFSETS:
-                yield f"{block}.{key}: missing; add this key, the network's sizes follow from it"
-            elif key in found and not _is_size(key, found[key]):
-                wanted = (
-                    "a whole number >= 0" if key in _FLOAT_SIZES else "a list with an item or more"
-                )
-                yield f"{block}.{key}: found {show(found[key])}; accepted: {wanted}"
-
-
-def _is_size(key: str, value: object) -> bool:
-    if key in _FLOAT_SIZES:
-        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-    return isinstance(value, list | tuple) and len(value) > 0
-
-
-def _misspelled_offsets(block: Mapping[str, Any]) -> Iterator[str]:
-    """The one key that may be left out must not be lost to a slip; other keys are the trainer's."""
-    near = difflib.get_close_matches(_OFFSETS, map(str, block), 1, cutoff=0.8)
-    if near and near[0] != _OFFSETS:
-        yield f"environment.{near[0]}: unknown key; did you mean {_OFFSETS}?"
-
-
-def _sizes(given: Mapping[str, Any]) -> Block:
-    environment = given["environment"]
-    floats = sum(each * environment[key] for key, each in _FLOAT_SIZES.items())
-    return {
-        "n_actions": len(given["inputs"]["actions"]),
-        "n_actions_per_block": len(environment.get(_OFFSETS, [0])),
-        "float_input_dim": floats + _OTHER_FLOATS,
-    }
+def _faulty_actions(given: Mapping[str, Any]) -> Iterator[str]:
+    inputs = given.get("inputs")
+    if not isinstance(inputs, Mapping):
+        state = "missing" if inputs is None else f"found {show(inputs)}"
+        yield f"inputs: {state}; accepted: a block with the key actions"
+    elif "actions" not in inputs:
+        yield "inputs.actions: missing; add this key, their number is n_actions"
+    elif not isinstance(inputs["actions"], list | tuple) or not inputs["actions"]:
+        yield (
+            f"inputs.actions: found {show(inputs['actions'])}; accepted: a list with an item or "
+            f"more"
+        )
 
 
 def _rename_older(nn: Block) -> list[str]:
