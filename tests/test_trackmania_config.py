@@ -304,6 +304,57 @@ def test_statistics_as_arrays() -> None:
     assert load_config(given) == load_config(newer())
 
 
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo", "dpo"])
+def test_a_file_for_another_algorithm(algorithm: str) -> None:
+    given = merge(newer(), {"training": {"algorithm": algorithm}})
+    with pytest.warns(ImportedConfigWarning, match="its weights fit that encoder alone") as found:
+        config = load_config(given)
+    assert str(found[0].message).startswith(f"training.algorithm: found '{algorithm}' (str);")
+    assert len(found) == 1
+    assert config == load_config(newer())
+    assert load_config(merge(newer(), {"training": {"algorithm": "iqn"}})) == config
+
+
+def test_a_file_for_pretraining(tmp_path: Path) -> None:
+    path = tmp_path / "pretrain.yaml"
+    path.write_text(
+        "data_dir: frames\nepochs: 3\nrl_config_path: rl.yaml\nlightning: {devices: 1}\n"
+    )
+    with pytest.raises(
+        ConfigError, match=r"pretrain\.yaml: found none of the blocks nn, "
+    ) as error:
+        load_config(path)
+    assert "load the one that its rl_config_path names" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_size_without_an_image() -> None:
+    for given in (
+        older(w_downsized=64, h_downsized=48, use_iqn_image_head=False),
+        newer(vis={"no_image": True, "image_size": {"w": 64, "h": 48}}),
+    ):
+        config = load_config(given)
+        assert config.nn.vis.no_image
+        iqn_blocks.build(config, strict=True)
+    with pytest.raises(ConfigError, match=r"nn\.vis\.image_size\.width: found 'a'"):
+        load_config(newer(vis={"no_image": True, "image_size": {"w": "a"}}))
+
+
+@pytest.mark.parametrize("mode", ["none", "unified", "post_concat"])
+def test_tokens_of_single_features(mode: str) -> None:
+    tokens = {"float_token_layout": "per_feature"}
+    message = (
+        "float_token_layout: found per_feature with nn.encoder.post_concat_layout fused_vector"
+    )
+    with pytest.raises(ConfigError, match=message):
+        load_config(newer(fusion_mode=mode, encoder=tokens))
+    tokens |= {"post_concat_layout": "token_sequence", "float_token_input": "mlp_hidden"}
+    with pytest.raises(ConfigError, match=r"float_token_input mlp_hidden; accepted: .* with raw;"):
+        load_config(newer(fusion_mode=mode, encoder=tokens))
+    tokens |= {"float_token_input": "raw"}
+    assert load_config(newer(fusion_mode=mode, encoder=tokens)).nn.fusion_mode == mode
+
+
 def test_pre_tau_with_mlp_slots_is_post_tau() -> None:
     config = load_config(newer(decoder={"shared_input": "pre_tau", "value": {"mlp": {}}}))
     assert config.nn.decoder.shared_input == "post_tau"

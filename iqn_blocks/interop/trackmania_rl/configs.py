@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from iqn_blocks.config import Config
+from iqn_blocks.config import Config, ImageSize
 from iqn_blocks.config.loading import read_file
 from iqn_blocks.config.messages import join
 from iqn_blocks.config.plain import PlainData, freeze, show, thaw
@@ -82,11 +82,12 @@ def load_config(path_or_mapping: str | os.PathLike[str] | Mapping[str, Any]) -> 
     ``munchausen_clamp: log_pi``, the form that system computes. Blocks of the trainer are skipped.
 
     Warns:
-        ImportedConfigWarning: the file lacks the statistics of the way-points; they are then
-            mean 0 and standard deviation 1.
+        ImportedConfigWarning: the file lacks the statistics of the way-points, which are then mean
+            0 and standard deviation 1; it is written for another algorithm than ``iqn``.
 
     Raises:
-        ConfigError: an unknown block or key, or a value that no network can be built from.
+        ConfigError: an unknown block or key, a value that no network can be built from, or a file
+            for pretraining.
     """
     if isinstance(path_or_mapping, Mapping):
         return _read(path_or_mapping)
@@ -97,11 +98,17 @@ def load_config(path_or_mapping: str | os.PathLike[str] | Mapping[str, Any]) -> 
 
 
 def _read(given: Mapping[str, Any]) -> Config:
+    if not any(block in given for block in ("nn", "neural_network", "inputs", "environment")):
+        raise ConfigError(
+            "found none of the blocks nn, neural_network, inputs and environment; accepted: a file "
+            "that describes an agent; a pretraining file does not, load the one that its "
+            "rl_config_path names"
+        )
     faults = [*_unknown_blocks(given), *_faulty_actions(given), *environment_faults(given)]
     nn, btr, flat = (_block(given, key, faults) for key in ("nn", "btr", "neural_network"))
     if "nn" in given and "neural_network" in given:
         faults.append("nn: given beside neural_network, its older form; keep one of them")
-    faults += [*_unknown_flat(flat), *_rename_older(nn)]
+    faults += [*_unknown_flat(flat), *_rename_older(nn), *_faulty_float_tokens(nn)]
     if faults:
         raise ConfigError(join(faults))
     if btr.get("use_munchausen") is True:
@@ -120,11 +127,18 @@ def _read(given: Mapping[str, Any]) -> Config:
         raise type(error)(_in_flat_names(str(error))) from None
     for note in _notes(given):
         warnings.warn(note, ImportedConfigWarning, stacklevel=3)
-    return config
+    return _without_image_size(config) if config.nn.vis.no_image else config
 
 
 def _notes(given: Mapping[str, Any]) -> Iterator[str]:
-    """What a valid file leaves open."""
+    """What a valid file leaves open, or is written for."""
+    training = given.get("training")
+    algorithm = training.get("algorithm", "iqn") if isinstance(training, Mapping) else "iqn"
+    if algorithm != "iqn":
+        yield (
+            f"training.algorithm: found {show(algorithm)}; the network is an implicit quantile "
+            "network with the encoder that the file describes, its weights fit that encoder alone"
+        )
     if lacks_waypoints(given):
         yield (
             "state_normalization: missing, so the way-points among the float inputs have mean 0 "
@@ -200,6 +214,29 @@ def _rename_older(nn: Block) -> list[str]:
         if decoder.get("shared_input") == "pre_tau" and not has_transformer:
             decoder["shared_input"] = "post_tau"
     return faults
+
+
+def _faulty_float_tokens(nn: Block) -> Iterator[str]:
+    """That system refuses these whether or not its network has float tokens."""
+    encoder = nn.get("encoder")
+    if not isinstance(encoder, dict) or encoder.get("float_token_layout") != "per_feature":
+        return
+    wanted = {"post_concat_layout": "token_sequence", "float_token_input": "raw"}
+    defaults = {"post_concat_layout": "fused_vector", "float_token_input": "raw"}
+    for key, value in wanted.items():
+        found = encoder.get(key, defaults[key])
+        if found != value:
+            yield (
+                f"nn.encoder.float_token_layout: found per_feature with nn.encoder.{key} {found}; "
+                f"accepted: per_feature with {value}; set {key} to {value}, or float_token_layout "
+                "to dense"
+            )
+
+
+def _without_image_size(config: Config) -> Config:
+    """Files give a size also where there is no image; no network reads it then."""
+    vis = config.nn.vis.model_copy(update={"image_size": ImageSize()})
+    return config.model_copy(update={"nn": config.nn.model_copy(update={"vis": vis})})
 
 
 def _move(
