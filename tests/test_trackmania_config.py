@@ -11,7 +11,7 @@ import yaml
 
 import iqn_blocks
 from iqn_blocks.config import parse
-from iqn_blocks.errors import ConfigError, ImportedConfigWarning
+from iqn_blocks.errors import ConfigError, ImportedConfigWarning, UnusedConfigWarning
 from iqn_blocks.interop.trackmania_rl import load_config
 from tests.configs import merge
 
@@ -231,6 +231,34 @@ def test_conv_keys_of_btr_beside_an_older_block() -> None:
     config = load_config(older(w_downsized=64) | {"btr": {"use_impala_cnn": True}})
     assert config.nn.vis.cnn is not None
     assert config.nn.vis.cnn.use_impala_cnn
+
+
+CONV_KEYS = {"use_impala_cnn": True, "impala_model_size": 2, "use_adaptive_maxpool": False}
+PATCHES = {"transformer": {"d_model": 32}}
+
+
+@pytest.mark.parametrize(
+    "vis", [{}, {"cnn": None}, {"cnn": {}, "no_image": True}, PATCHES], ids=repr
+)
+def test_conv_keys_of_btr_without_a_stem(vis: dict[str, Any]) -> None:
+    given = newer(vis=vis, fusion_mode="unified", encoder={"transformer": {"d_model": 32}})
+    with pytest.warns(
+        UnusedConfigWarning, match=r"btr\.use_impala_cnn: set, but not read"
+    ) as found:
+        config = load_config(given | {"btr": CONV_KEYS})
+    assert len(found) == 1  # the two others have their default value
+    assert config == load_config(given)
+    with pytest.raises(ConfigError, match=r"btr\.impala_model_size: found 'a'"):
+        load_config(given | {"btr": {"impala_model_size": "a"}})
+
+
+def test_conv_keys_of_btr_with_a_stem() -> None:
+    vis = {"cnn": {"impala_model_size": 1}}
+    config = load_config(newer(vis=vis) | {"btr": CONV_KEYS | {"use_spectral_norm": True}})
+    expected = {"use_impala_cnn": True, "impala_model_size": 1, "use_spectral_norm": True}
+    cnn = config.nn.vis.cnn
+    assert cnn is not None
+    assert {key: getattr(cnn, key) for key in expected} == expected
 
 
 def test_without_an_image() -> None:

@@ -14,11 +14,12 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from iqn_blocks.config import Config, ImageSize
+from iqn_blocks.config import Cnn, Config, ImageSize
 from iqn_blocks.config.loading import read_file
 from iqn_blocks.config.messages import join
 from iqn_blocks.config.plain import PlainData, freeze, show, thaw
-from iqn_blocks.errors import ConfigError, ImportedConfigWarning
+from iqn_blocks.config.schema import CNN_KEYS_OF_BTR
+from iqn_blocks.errors import ConfigError, ImportedConfigWarning, UnusedConfigWarning
 from iqn_blocks.interop.trackmania_rl.environment import (
     environment_faults,
     float_inputs,
@@ -84,6 +85,8 @@ def load_config(path_or_mapping: str | os.PathLike[str] | Mapping[str, Any]) -> 
     Warns:
         ImportedConfigWarning: the file lacks the statistics of the way-points, which are then mean
             0 and standard deviation 1; it is written for another algorithm than ``iqn``.
+        UnusedConfigWarning: conv keys of ``btr`` that the network does not have, because the file
+            has no ``nn.vis.cnn`` for them.
 
     Raises:
         ConfigError: an unknown block or key, a value that no network can be built from, or a file
@@ -111,6 +114,7 @@ def _read(given: Mapping[str, Any]) -> Config:
     faults += [*_unknown_flat(flat), *_rename_older(nn), *_faulty_float_tokens(nn)]
     if faults:
         raise ConfigError(join(faults))
+    ignored = [] if "neural_network" in given else _drop_conv_keys(nn, btr)
     if btr.get("use_munchausen") is True:
         btr.setdefault("munchausen_clamp", "log_pi")
     keys = {
@@ -125,6 +129,13 @@ def _read(given: Mapping[str, Any]) -> Config:
         if not flat:
             raise
         raise type(error)(_in_flat_names(str(error))) from None
+    for path in ignored:
+        warnings.warn(
+            f"{path}: set, but not read, because the file has no nn.vis.cnn; move it there if the "
+            "network has it",
+            UnusedConfigWarning,
+            stacklevel=3,
+        )
     for note in _notes(given):
         warnings.warn(note, ImportedConfigWarning, stacklevel=3)
     return _without_image_size(config) if config.nn.vis.no_image else config
@@ -214,6 +225,21 @@ def _rename_older(nn: Block) -> list[str]:
         if decoder.get("shared_input") == "pre_tau" and not has_transformer:
             decoder["shared_input"] = "post_tau"
     return faults
+
+
+def _drop_conv_keys(nn: Block, btr: Block) -> list[str]:
+    """Drop conv keys of ``btr`` that fill nothing; the paths of those that are not the default.
+
+    That system fills ``nn.vis.cnn`` where that is there, and makes no default one for them. A flat
+    ``neural_network`` has no such block: ``btr`` was the place of these keys then.
+    """
+    vis = nn.get("vis")
+    if isinstance(vis, dict) and isinstance(vis.get("cnn"), dict) and not vis.get("no_image"):
+        return []
+    defaults = Cnn().to_dict()
+    # A value of a wrong type stays, to be refused.
+    unread = [key for key in CNN_KEYS_OF_BTR if type(btr.get(key)) is type(defaults[key])]
+    return [f"btr.{key}" for key in unread if btr.pop(key) != defaults[key]]
 
 
 def _faulty_float_tokens(nn: Block) -> Iterator[str]:
