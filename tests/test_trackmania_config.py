@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import iqn_blocks
-from iqn_blocks.config import parse
+from iqn_blocks.config import parse, unused_keys
 from iqn_blocks.errors import ConfigError, ImportedConfigWarning, UnusedConfigWarning
 from iqn_blocks.interop.trackmania_rl import load_config
 from tests.configs import merge
@@ -231,6 +231,41 @@ def test_conv_keys_of_btr_beside_an_older_block() -> None:
     config = load_config(older(w_downsized=64) | {"btr": {"use_impala_cnn": True}})
     assert config.nn.vis.cnn is not None
     assert config.nn.vis.cnn.use_impala_cnn
+
+
+@pytest.mark.parametrize(
+    ("mode", "tokens", "expected"),
+    [
+        ("none", "summary", "first"),
+        ("vision_transformer", "patch_tokens", "first"),
+        ("post_concat", "summary", "first"),
+        ("post_concat", "patch_tokens", "auto"),  # nothing is summarised
+        ("unified", "summary", "auto"),
+    ],
+)
+def test_the_summary_of_a_pretrained_model_is_its_first_token(
+    mode: str, tokens: str, expected: str
+) -> None:
+    transformer = {"use_hf_backbone": True, "model_name_or_path": "x", "fusion_tokens": tokens}
+    encoder = {"post_concat_layout": "token_sequence"} if mode == "post_concat" else {}
+    given = newer(fusion_mode=mode, vis={"transformer": transformer}, encoder=encoder)
+    config = load_config(given)
+    assert config.nn.vis.transformer is not None
+    assert config.nn.vis.transformer.summary_token == expected
+    key = "nn.vis.transformer.summary_token"
+    assert key not in unused_keys(config, iqn_blocks.route(config))
+    given["nn"]["vis"]["transformer"]["summary_token"] = "mean"
+    own = load_config(given).nn.vis.transformer
+    assert own is not None
+    assert own.summary_token == "mean"
+
+
+def test_native_models_and_float_networks_have_no_such_key() -> None:
+    block = {"d_model": 256, "summary_token": "auto"}
+    native = load_config(newer(fusion_mode="unified", vis={"transformer": {"d_model": 256}}))
+    assert native == load_config(newer(fusion_mode="unified", vis={"transformer": block}))
+    floats = {"no_image": True, "transformer": {"use_hf_backbone": True}}
+    assert load_config(newer(vis=floats)).nn.vis.transformer.summary_token == "auto"
 
 
 CONV_KEYS = {"use_impala_cnn": True, "impala_model_size": 2, "use_adaptive_maxpool": False}

@@ -14,6 +14,7 @@ from iqn_blocks.config.types import Bool, Count, Probability, Size, String
 Uint8Scaling = Literal["signed", "unit"]
 SpectralNormScope = Literal["all", "residual"]
 FusionTokens = Literal["summary", "patch_tokens"]
+SummaryToken = Literal["auto", "first", "mean"]
 
 
 class ImageSize(Block):
@@ -90,6 +91,12 @@ class Transformer(Block):
         "summary",
         description="What a token sequence gets of the image: one summary token, or all patch "
         "tokens. Read from vis.transformer.",
+    )
+    summary_token: Annotated[SummaryToken, Choice.of(SummaryToken)] = Field(
+        "auto",
+        description="The summary of a Hugging Face vision model: its first token, the mean token, "
+        "or with auto the first of a model with a class token and else the mean. Read from "
+        "vis.transformer.",
     )
 
 

@@ -89,6 +89,8 @@ def _vision_reads(config: Config, p: Parts) -> dict[str, bool]:
     # Without an image, the zeros in its place are as wide as the vision vector.
     zeros = p.branch == "none" and config.nn.fusion_mode == "vision_transformer"
     unified = p.fusion == "unified"
+    vision = config.nn.vis.transformer
+    every = p.fusion == "sequence" and vision is not None and vision.fusion_tokens != "summary"
     # The 4-layer CNN has no residual block to normalise.
     normalisable = block.use_impala_cnn or block.spectral_norm_scope == "all"
     reads = {
@@ -111,6 +113,7 @@ def _vision_reads(config: Config, p: Parts) -> dict[str, bool]:
         "nn.vis.transformer.post_concat_seq_len": False,
         "nn.vis.transformer.unified_float_tokens": False,
         "nn.vis.transformer.fusion_tokens": (native or hf) and p.fusion == "sequence",
+        "nn.vis.transformer.summary_token": hf and not unified and not every,
     }
     # What is left of them there has found nothing to fill.
     for key in type(block).model_fields:
@@ -147,6 +150,7 @@ def _encoder_reads(config: Config, p: Parts) -> dict[str, bool]:
         "nn.encoder.transformer.post_concat_seq_len": p.fusion == "vector",
         "nn.encoder.transformer.unified_float_tokens": p.fusion == "unified" or dense,
         "nn.encoder.transformer.fusion_tokens": False,
+        "nn.encoder.transformer.summary_token": False,
         "nn.encoder.fusion_mlp.hidden_dim": mlp and encoder.fusion_mlp.n_layers > 1,
         "nn.encoder.fusion_mlp.n_layers": mlp,
         "nn.encoder.fusion_mlp.dropout": mlp and encoder.fusion_mlp.n_layers > 1,

@@ -35,7 +35,7 @@ def recipes(encoder: nn.Module) -> dict[str, dict[str, Any]]:
 
 
 def vision_backbone(config: Config, given: Recipes | None) -> dict[str, Any]:
-    """The arguments that every :class:`HFVision` takes: model, pixels, dropout and key.
+    """The arguments that every :class:`HFVision` takes, such as model and pixels.
 
     The model comes from ``nn.vis.transformer``'s path, or from its recipe where one is given.
 
@@ -67,6 +67,7 @@ def vision_backbone(config: Config, given: Recipes | None) -> dict[str, Any]:
         "backbone": model,
         "pixels": PixelValues(spec, vis.in_channels, uint8_scaling=vis.uint8_scaling),
         "dropout": block.hidden_dropout_prob,
+        "summary_token": block.summary_token,
         "key": key,
     }
 

@@ -19,8 +19,8 @@ from iqn_blocks.encoders.hf import Recipes, vision_backbone
 class HFVisionEncoder(nn.Module):
     """``s = concat(vision(img), Linear(MLP((floats − mean) / std)))``: ``(B, 2d)``.
 
-    ``vision`` gives the class token of a pretrained model, or the mean token of one without,
-    projected to width ``d`` and refined. Frames of any size are resized.
+    ``vision`` gives the summary token of a pretrained model, projected to width ``d`` and refined.
+    Frames of any size are resized.
 
     ``recipes`` describe the model where its weights are not to be loaded.
     """

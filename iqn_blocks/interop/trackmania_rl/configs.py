@@ -114,6 +114,7 @@ def _read(given: Mapping[str, Any]) -> Config:
     faults += [*_unknown_flat(flat), *_rename_older(nn), *_faulty_float_tokens(nn)]
     if faults:
         raise ConfigError(join(faults))
+    _take_first_token(nn)
     ignored = [] if "neural_network" in given else _drop_conv_keys(nn, btr)
     if btr.get("use_munchausen") is True:
         btr.setdefault("munchausen_clamp", "log_pi")
@@ -225,6 +226,24 @@ def _rename_older(nn: Block) -> list[str]:
         if decoder.get("shared_input") == "pre_tau" and not has_transformer:
             decoder["shared_input"] = "post_tau"
     return faults
+
+
+def _take_first_token(nn: Block) -> None:
+    """That system takes the first token as summary also of models without a class token."""
+    vis, encoder = nn.get("vis"), nn.get("encoder")
+    if not isinstance(vis, dict) or vis.get("no_image"):
+        return
+    transformer = vis.get("transformer")
+    if not isinstance(transformer, dict) or transformer.get("use_hf_backbone") is not True:
+        return
+    is_sequence = (
+        nn.get("fusion_mode") == "post_concat"
+        and isinstance(encoder, dict)
+        and encoder.get("post_concat_layout") == "token_sequence"
+    )
+    takes_all = is_sequence and transformer.get("fusion_tokens") == "patch_tokens"
+    if nn.get("fusion_mode") != "unified" and not takes_all:
+        transformer.setdefault("summary_token", "first")
 
 
 def _drop_conv_keys(nn: Block, btr: Block) -> list[str]:
