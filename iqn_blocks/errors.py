@@ -21,3 +21,7 @@ class CheckpointError(ValueError):
 
 class UnusedConfigWarning(UserWarning):
     """Keys set to another value than their default that the routed network does not read."""
+
+
+class ImportedConfigWarning(UserWarning):
+    """What a file of another project leaves open, or is written for something else."""

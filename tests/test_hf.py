@@ -192,10 +192,15 @@ def test_tokens_of_a_feature_map_are_its_positions(folders):
 @pytest.mark.parametrize(("name", "has"), [("vit", True), ("dinov2", True), ("swin", False)])
 def test_summary(name, has, folders):
     model = load_model(folders[name], "pixel_values")
-    vision = HFVisionTokens(model, PIXELS, nn.Identity(), d_model=16, out_dim=16)
-    tokens = torch.randn(2, vision.n_tokens, vision.hidden_dim)
-    assert vision.has_class_token is has
-    assert torch.equal(vision.summary(tokens), tokens[:, 0] if has else tokens.mean(1))
+    for kind, first in (("auto", has), ("first", True), ("mean", False)):
+        vision = HFVisionTokens(
+            model, PIXELS, nn.Identity(), d_model=16, out_dim=16, summary_token=kind
+        )
+        tokens = torch.randn(2, vision.n_tokens, vision.hidden_dim)
+        assert vision.has_class_token is has
+        assert torch.equal(vision.summary(tokens), tokens[:, 0] if first else tokens.mean(1))
+    with pytest.raises(ValueError, match="summary_token: got 'last', accepted are auto, first, me"):
+        HFVisionTokens(model, PIXELS, nn.Identity(), d_model=16, out_dim=16, summary_token="last")
 
 
 @pytest.mark.parametrize("name", ["vit", "dinov2"])

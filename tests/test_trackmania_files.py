@@ -28,6 +28,10 @@ THEIRS: dict[str, Any] = {
         "n_prev_actions_in_inputs": 0,
         "n_contact_material_physics_behavior_types": 0,
     },
+    "state_normalization": {
+        "waypoint_mean_40cp": [-4.0, 0.5, 30.0],
+        "waypoint_std_40cp": [7.0, 2.0, 11.0],
+    },
     "inputs": {"actions": [{"left": True}, {"right": True}, {"brake": True}]},
     "training": {"run_name": "mine"},
     "neural_network": {
@@ -76,6 +80,45 @@ def test_a_checkpoint_with_its_configuration(run: Path) -> None:
     ours = run / "ours.yaml"
     ours.write_text(yaml.safe_dump(config.to_dict()))
     assert trackmania_rl.load_checkpoint(run, ours).config == config
+
+
+def without_statistics(run: Path) -> None:
+    """Make the run one of those whose state dict has no float statistics."""
+    state = torch.load(run / "weights1.torch", weights_only=True)
+    kept = {name: value for name, value in state.items() if "float_inputs" not in name}
+    assert len(kept) == len(state) - 2
+    torch.save(kept, run / "weights1.torch")
+
+
+def test_statistics_of_the_yaml_count_where_the_file_has_none(run: Path) -> None:
+    assert original(run)["encoder.float_normalization.std"].max() <= 2  # the file's own win
+    without_statistics(run)
+    config = trackmania_rl.load_config(THEIRS)
+    net = trackmania_rl.load_checkpoint(run, run / "config.yaml")
+    stats = net.encoder.float_normalization
+    assert stats.mean.tolist() == pytest.approx(config.float_inputs_mean)
+    assert stats.std.tolist() == pytest.approx(config.float_inputs_std)
+    state = trackmania_rl.to_state_dict(net, float_stats=False)
+    assert not any("float_inputs" in name for name in state)
+    torch.save(state, run / "weights1.torch")
+    assert_same(trackmania_rl.load_checkpoint(run, THEIRS).state_dict(), net.state_dict())
+
+    start = merge(config.to_dict(), {"nn": {"init_from_pretrained": str(run)}})
+    assert_same(iqn_blocks.build(start).state_dict(), net.state_dict(), "encoder.")
+
+
+def test_statistics_that_are_nowhere(run: Path) -> None:
+    without_statistics(run)
+    nowhere = merge(
+        trackmania_rl.load_config(THEIRS).to_dict(),
+        {"float_inputs_mean": None, "float_inputs_std": None},
+    )
+    with pytest.raises(CheckpointError, match=r"missing: float_inputs_mean \(if the file keeps no"):
+        trackmania_rl.load_checkpoint(run, nowhere)
+    half = torch.load(run / "weights1.torch", weights_only=True)
+    torch.save(half | {"float_inputs_mean": torch.zeros(31)}, run / "weights1.torch")
+    with pytest.raises(CheckpointError, match="missing: float_inputs_std"):
+        trackmania_rl.load_checkpoint(run, THEIRS)
 
 
 def test_init_from_pretrained_is_not_followed_by_load_checkpoint(run: Path) -> None:

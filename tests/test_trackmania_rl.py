@@ -290,8 +290,22 @@ def test_missing_statistics_are_explained() -> None:
     net, literal = pair(tiny())
     state = literal.state_dict()
     del state["float_inputs_mean"]
-    with pytest.raises(CheckpointError, match="add the ones it was trained with"):
+    with pytest.raises(CheckpointError, match="give the configuration those that it was"):
         trackmania_rl.load_state_dict(net, state)
+
+
+def test_a_state_dict_without_statistics() -> None:
+    net, literal = pair(tiny(float_inputs_mean=[1.0] * 5, float_inputs_std=[2.0] * 5))
+    names = {"float_inputs_mean", "float_inputs_std"}
+    state = {name: value for name, value in literal.state_dict().items() if name not in names}
+    trackmania_rl.load_state_dict(net, state, float_stats=False)
+    assert torch.equal(net.encoder.float_normalization.std, torch.full((5,), 2.0))
+    assert_same_state(trackmania_rl.to_state_dict(net, float_stats=False), state)
+    literal.float_inputs_mean.fill_(1)
+    literal.float_inputs_std.fill_(2)
+    assert_same_values(net, literal)
+    with pytest.raises(CheckpointError, match="not in the network: float_inputs_mean"):
+        trackmania_rl.load_state_dict(net, literal.state_dict(), float_stats=False)
 
 
 def test_an_encoder_of_ones_own_has_no_names_there() -> None:
