@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 import iqn_blocks
-from iqn_blocks.config import parse, unused_keys
+from iqn_blocks.build import unused_keys
+from iqn_blocks.config import parse
 from iqn_blocks.errors import ConfigError, ImportedConfigWarning, UnusedConfigWarning
 from iqn_blocks.interop.trackmania_rl import load_config
 from tests.configs import merge
@@ -253,7 +254,7 @@ def test_the_summary_of_a_pretrained_model_is_its_first_token(
     assert config.nn.vis.transformer is not None
     assert config.nn.vis.transformer.summary_token == expected
     key = "nn.vis.transformer.summary_token"
-    assert key not in unused_keys(config, iqn_blocks.route(config))
+    assert key not in unused_keys(config)
     given["nn"]["vis"]["transformer"]["summary_token"] = "mean"
     own = load_config(given).nn.vis.transformer
     assert own is not None
