@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from iqn_blocks.blocks.hf import leads_elsewhere
 from iqn_blocks.checkpoint.format import Manifest
@@ -17,7 +19,12 @@ _KEYS = {"vision": {"config", "processor"}, "trunk": {"config"}}
 
 
 def checked_recipes(
-    manifest: Manifest, path: Path, *, built_in: bool, trust_remote_code: bool
+    manifest: Manifest,
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    *,
+    built_in: bool,
+    trust_remote_code: bool,
 ) -> Recipes:
     """The recipes in ``path``, once every model can be rebuilt from them without other code.
 
@@ -48,9 +55,14 @@ def checked_recipes(
             f"outside this folder (its configuration holds {found or 'trust_remote_code'}); if you "
             f"have read that code, pass trust_remote_code=True"
         )
-    return {
-        name: {**entry, "trust_remote_code": trust_remote_code} for name, entry in given.items()
-    }
+    recipes = {}
+    for name, entry in given.items():
+        start = f"encoder.{name}.backbone."
+        sizes = {k.removeprefix(start): t.shape for k, t in tensors.items() if k.startswith(start)}
+        recipes[name] = {**entry, "trust_remote_code": trust_remote_code}
+        if not trust_remote_code:  # such code may not run on meta, where sizes are compared
+            recipes[name]["sizes"] = sizes
+    return recipes
 
 
 def _expected(config: Config) -> dict[str, set[str]]:

@@ -166,7 +166,11 @@ def _empty_network(checkpoint: Checkpoint, trust_remote_code: bool) -> IQN:
     try:
         built_in = route(manifest.config) in TOPOLOGIES
         recipes = checked_recipes(
-            manifest, path, built_in=built_in, trust_remote_code=trust_remote_code
+            manifest,
+            checkpoint.tensors,
+            path,
+            built_in=built_in,
+            trust_remote_code=trust_remote_code,
         )
         if built_in and not recipes:
             with torch.device("meta"):  # shapes alone: nothing is drawn or allocated

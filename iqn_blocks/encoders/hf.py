@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 # What HF parts are rebuilt from without their weights, by the name of the part in the encoder
 # ("vision", "trunk"): {"config": …, "processor": …}, plain data. Whoever rebuilds them from a file
-# of somebody else adds their own word on trust_remote_code; the configuration's does not count.
+# of somebody else adds their own word on trust_remote_code, for the configuration's does not count,
+# and the sizes of the tensors in that file.
 Recipes = Mapping[str, Mapping[str, Any]]
 
 
@@ -93,4 +94,11 @@ def hf_trunk(config: Config, n_tokens: int, d_model: int, given: Recipes | None)
 
 def _rebuilt(recipe: Mapping[str, Any], takes: Input, path: str, key: str) -> PreTrainedModel:
     trust = recipe.get("trust_remote_code", False)
-    return model_from_config(recipe["config"], takes, path=path, key=key, trust_remote_code=trust)
+    return model_from_config(
+        recipe["config"],
+        takes,
+        path=path,
+        key=key,
+        trust_remote_code=trust,
+        sizes=recipe.get("sizes"),
+    )
