@@ -149,7 +149,7 @@ def leads_elsewhere(config: object) -> str:
 
     ``config`` is what a file holds, or what transformers has made of it: keys may change names.
     """
-    for name, value, outermost in _items(config):
+    for name, value, outermost in items(config):
         # Attention of the whole model is chosen below, whatever its configuration says.
         chosen = outermost and "attn_implementation" in name
         if (
@@ -161,14 +161,12 @@ def leads_elsewhere(config: object) -> str:
     return ""
 
 
-def _items(config: object) -> Iterator[tuple[str, Any, bool]]:
+def items(config: object) -> Iterator[tuple[str, Any, bool]]:
     """Key and value of every block at any depth, and whether the block is the outermost."""
-    from transformers import PretrainedConfig
-
     pending: list[tuple[Any, bool]] = [(config, True)]
     while pending:
         block, outermost = pending.pop()
-        if isinstance(block, PretrainedConfig):
+        if hasattr(block, "attribute_map"):  # a PretrainedConfig
             block = vars(block)
         if isinstance(block, Mapping):
             yield from ((str(key), value, outermost) for key, value in block.items())
@@ -179,7 +177,7 @@ def _items(config: object) -> Iterator[tuple[str, Any, bool]]:
 
 def _check_counts(config: Mapping[str, Any], most: int) -> None:
     """Raise ValueError where making so many modules would take for ever."""
-    for name, value, _ in _items(config):
+    for name, value, _ in items(config):
         counts = value if isinstance(value, list) else [value]
         if _COUNTS.search(name) and any(type(n) is int and n > most for n in counts):
             raise ValueError(f"{name}: expected at most {most}, found {show(value)}")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from iqn_blocks.blocks.hf import leads_elsewhere
+from iqn_blocks.blocks.hf import items, leads_elsewhere
 from iqn_blocks.checkpoint.format import Manifest
 from iqn_blocks.config import Config
 from iqn_blocks.config.routing import parts
@@ -46,7 +45,10 @@ def checked_recipes(
             f"{_in_words(keys)}"
         )
     # An encoder of the user's own loads models as the configuration says.
-    own = not built_in and True in _values(manifest.config.to_dict(), "trust_remote_code")
+    own = not built_in and any(
+        name == "trust_remote_code" and value is True
+        for name, value, _ in items(manifest.config.to_dict())
+    )
     given = backbones if built_in else {}
     found = next(filter(None, (leads_elsewhere(entry["config"]) for entry in given.values())), "")
     if (own or found) and not trust_remote_code:
@@ -73,14 +75,3 @@ def _expected(config: Config) -> dict[str, set[str]]:
 
 def _in_words(keys: dict[str, set[str]]) -> str:
     return ", ".join(f"{name} ({', '.join(sorted(k))})" for name, k in keys.items()) or "none"
-
-
-def _values(data: Any, key: str) -> Iterator[Any]:
-    """The values of ``key`` at any depth of plain data."""
-    if isinstance(data, dict):
-        if key in data:
-            yield data[key]
-        data = list(data.values())
-    if isinstance(data, list):
-        for item in data:
-            yield from _values(item, key)
