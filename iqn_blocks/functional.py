@@ -116,15 +116,18 @@ def hadamard_mix(state: Tensor, phi: Tensor, num_quantiles: int) -> Tensor:
     return (state * phi).flatten(0, 1)
 
 
-def dueling(value: Tensor, advantage: Tensor) -> Tensor:
+def dueling(value: Tensor, advantage: Tensor, centre: Tensor | None = None) -> Tensor:
     """``Q = V + Adv − mean_A(Adv)`` (arXiv:1511.06581, eq. 9).
 
     ``(R, 1), (R, A) -> (R, A)``; with ``N`` offsets ``(R, 1), (R, N, A) -> (R, N, A)``: ``V`` is
-    shared by the offsets and the mean is taken for each.
+    shared by the offsets and the mean is taken for each. A ``centre (R, 1)``, or ``(R, N, 1)``, is
+    subtracted in place of that mean.
     """
     if advantage.ndim == 3:
         value = value.unsqueeze(1)
-    return advantage + (value - advantage.mean(-1, keepdim=True))
+    if centre is None:
+        centre = advantage.mean(-1, keepdim=True)
+    return advantage + (value - centre)
 
 
 def split_quantiles(q: Tensor, num_quantiles: int) -> Tensor:
