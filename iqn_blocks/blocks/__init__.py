@@ -14,7 +14,11 @@ from iqn_blocks.blocks.scaling import ImageNormalization
 from iqn_blocks.blocks.spectral import SpectralNormConv2d
 from iqn_blocks.blocks.stems.base import MapReadout
 from iqn_blocks.blocks.stems.conv import ConvStem
+from iqn_blocks.blocks.stems.hadamax import HadamaxStem
 from iqn_blocks.blocks.stems.impala import ImpalaStem
+from iqn_blocks.blocks.stems.impoola import impoola_stem
+from iqn_blocks.blocks.stems.minatar import MinAtarStem
+from iqn_blocks.blocks.stems.nature import NatureStem
 from iqn_blocks.blocks.tau import TauEmbedding
 from iqn_blocks.blocks.tokens import DenseTokens, FeatureTokens, as_tokens
 from iqn_blocks.blocks.transformer import IQNTransformerTrunk, native_encoder
@@ -32,6 +36,7 @@ __all__ = [
     "FloatMLP",
     "FloatNormalization",
     "Hadamard",
+    "HadamaxStem",
     "Head",
     "HiddenLayer",
     "IQNTransformerTrunk",
@@ -40,7 +45,9 @@ __all__ = [
     "MLPTrunk",
     "MapReadout",
     "MeanTrunk",
+    "MinAtarStem",
     "NativeTrunk",
+    "NatureStem",
     "NoisyLinear",
     "PatchTokens",
     "PatchVision",
@@ -48,6 +55,7 @@ __all__ = [
     "StemVision",
     "TauEmbedding",
     "as_tokens",
+    "impoola_stem",
     "mlp_head",
     "native_encoder",
     "orthogonal_",

@@ -13,16 +13,19 @@ from iqn_blocks.hf import Models
 from iqn_blocks.make import make_part
 
 
-def build_stem(config: Config) -> nn.Module:
+def build_stem(config: Config, *, tokens: bool = False) -> nn.Module:
     """The image stem that ``nn.vis`` describes; it has an integer ``out_dim``.
 
+    ``tokens`` says whether a sequence of them can be used in the place of one vector.
+
     Raises:
-        ConfigError: the stem refuses the image or its options, or has no such width.
+        ConfigError: the stem refuses the image or its options, has no such width, or gives tokens
+            where they cannot be used.
     """
-    vis = config.nn.vis
+    vis, part = config.nn.vis, stem_part(config)
     stem: nn.Module = make_part(
         "stem",
-        stem_part(config),
+        part,
         vis.in_channels,
         (vis.image_size.height, vis.image_size.width),
         path="nn.vis",
@@ -33,6 +36,13 @@ def build_stem(config: Config) -> nn.Module:
         raise ConfigError(
             f"nn.vis: the stem {type(stem).__name__} must have an integer out_dim; set "
             f"self.out_dim in its __init__"
+        )
+    if getattr(stem, "n_tokens", None) is not None and not tokens:
+        raise ConfigError(
+            f"nn.vis.{part.name}: found a stem that gives tokens, where the network takes one "
+            f"vector; accepted: the readout flatten, max or avg; set it, or build a network of "
+            f"tokens (nn.fusion_mode: unified, or post_concat with nn.encoder.post_concat_layout: "
+            f"token_sequence)"
         )
     return stem
 

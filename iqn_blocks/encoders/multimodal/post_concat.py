@@ -48,12 +48,12 @@ def _token_sequence(config: Config, models: Models | None) -> SequenceEncoder:
 
 
 def _vision_tokens(config: Config, models: Models | None) -> VisionModule | None:
-    """Vision tokens of the trunk's width: none, one for the stem, one or all of a transformer."""
+    """Vision tokens of the trunk's width: none, those of the stem, one or all of a transformer."""
     branch, d_model = vision_branch(config), config.nn.encoder.transformer.d_model
     if branch == "none":
         return None
     if branch == "cnn":
-        return stem_vision(config, d_model)
+        return stem_vision(config, d_model, tokens=True)
     block = config.nn.vis.transformer
     assert block is not None
     summary = block.fusion_tokens == "summary"
