@@ -25,7 +25,6 @@ from iqn_blocks.functional import (
 )
 from iqn_blocks.inputs import InputSpec
 
-
 Dueling = Literal["per_level", "at_midpoints"]
 
 
@@ -254,7 +253,6 @@ class IQN(nn.Module):
 
     def quantile_values(self, state: Tensor, tau: Tensor, num_quantiles: int) -> Tensor:
         """The quantile path: ``s (B, D)`` and ``tau (K·B, 1)`` or ``(K, 1)`` to ``q (K·B, …)``."""
-
         centre = self._centre(state, num_quantiles)
 
         def read(x: Tensor) -> Tensor:

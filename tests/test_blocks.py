@@ -58,7 +58,9 @@ def test_stem_out_dim_is_what_comes_out(stem):
 
 def test_conv_stem_smallest_image():
     blocks.ConvStem(1, (34, 34))(torch.zeros(1, 1, 34, 34))
-    with pytest.raises(ValueError, match=r"image_size: found 34 x 33 .*accepted: at least 34 x 34; en"):
+    with pytest.raises(
+        ValueError, match=r"image_size: found 34 x 33 .*accepted: at least 34 x 34; en"
+    ):
         blocks.ConvStem(1, (33, 34))
 
 
@@ -318,9 +320,13 @@ def test_encoder_layers_differ_from_the_start():
 
 
 def test_transformer_arguments_are_checked():
-    with pytest.raises(ValueError, match="d_model: found 5, which does not divide .* D = 8; .*set d_model to 4"):
+    with pytest.raises(
+        ValueError, match="d_model: found 5, which does not divide .* D = 8; .*set d_model to 4"
+    ):
         blocks.IQNTransformerTrunk(8, 5)
-    with pytest.raises(ValueError, match="n_heads: found 3, which does not divide d_model = 4; .* n_heads to [24]"):
+    with pytest.raises(
+        ValueError, match="n_heads: found 3, which does not divide d_model = 4; .* n_heads to [24]"
+    ):
         blocks.native_encoder(4, n_layers=1, n_heads=3)
 
 
