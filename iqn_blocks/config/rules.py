@@ -44,7 +44,8 @@ def cross_faults(config: Config) -> list[str]:
 
 
 def _one_of_two(config: Config) -> Iterator[str]:
-    chosen = {"nn.vis": _stems(config)}
+    floats = [part.name for part in config.nn.float.parts]
+    chosen = {"nn.vis": _stems(config), "nn.float": floats}
     chosen |= {f"nn.decoder.{n}": [part.name for part in s.parts] for n, s in _slots(config)}
     for path, names in chosen.items():
         if len(names) > 1:
