@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-from iqn_blocks.functional import hadamard_mix
+from iqn_blocks.functional import by_level
 from iqn_blocks.kinds import Size
 from iqn_blocks.registry import register
 
@@ -38,8 +38,6 @@ class Film(nn.Module):
         nn.init.zeros_(self.modulation.bias)
 
     def forward(self, state: Tensor, phi: Tensor, num_quantiles: int) -> Tensor:
-        both: Tensor = self.modulation(phi)
-        scale, shift = both.chunk(2, dim=1)
-        x = hadamard_mix(state, 1 + scale, num_quantiles)
-        shift = shift.reshape(num_quantiles, len(phi) // num_quantiles, self.out_dim)
-        return (x.view(num_quantiles, len(state), self.out_dim) + shift).flatten(0, 1)
+        both = by_level(self.modulation(phi), state, num_quantiles)
+        scale, shift = both.chunk(2, dim=-1)
+        return ((1 + scale) * state + shift).flatten(0, 1)
