@@ -105,6 +105,17 @@ def hadamard_mix(state: Tensor, phi: Tensor, num_quantiles: int) -> Tensor:
     Raises:
         ValueError: ``φ`` has neither ``K`` nor ``K·B`` rows.
     """
+    return (state * by_level(phi, state, num_quantiles)).flatten(0, 1)
+
+
+def by_level(phi: Tensor, state: Tensor, num_quantiles: int) -> Tensor:
+    """``φ (K·B, P)`` as ``(K, B, P)``, or ``φ (K, P)`` as ``(K, 1, P)``.
+
+    It broadcasts against ``state (B, D)`` then, or against what has its number of rows.
+
+    Raises:
+        ValueError: ``φ`` has neither ``K`` nor ``K·B`` rows.
+    """
     batch, rows = state.shape[0], phi.shape[0]
     if rows not in (num_quantiles, num_quantiles * batch):
         raise ValueError(
@@ -112,8 +123,7 @@ def hadamard_mix(state: Tensor, phi: Tensor, num_quantiles: int) -> Tensor:
             f"{tuple(state.shape)} need {num_quantiles * batch} (per sample) or {num_quantiles} "
             f"(shared)"
         )
-    phi = phi.reshape(num_quantiles, rows // num_quantiles, phi.shape[1])
-    return (state * phi).flatten(0, 1)
+    return phi.reshape(num_quantiles, rows // num_quantiles, phi.shape[1])
 
 
 def dueling(value: Tensor, advantage: Tensor, centre: Tensor | None = None) -> Tensor:
