@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -214,6 +214,19 @@ class IQN(nn.Module):
         if tau.shape[0] != num_quantiles * batch:
             tau = tau.repeat_interleave(batch, dim=0)
         return q, tau
+
+    if TYPE_CHECKING:  # nn.Module says that a call takes and gives anything
+
+        def __call__(
+            self,
+            img: Tensor | None = None,
+            floats: Tensor | None = None,
+            num_quantiles: int | None = None,
+            tau: Tensor | None = None,
+            *,
+            scheme: TauScheme = "symmetric",
+            generator: torch.Generator | None = None,
+        ) -> tuple[Tensor, Tensor]: ...
 
     def quantiles(
         self,
