@@ -39,8 +39,8 @@ class IQN(nn.Module):
     """Implicit quantile network (arXiv:1806.06923): ``(img, floats) ─▶ s ─▶ q``.
 
     ``s = encoder(img, floats)`` of shape ``(B, D)``, ``x = mixer(s, φ(τ))``,
-    ``q = V(x) + Adv(x) − mean_A Adv(x)``, or ``q = Adv(x)`` without a value head. :func:`iqn_blocks.build` makes one from a configuration;
-    by hand:
+    ``q = V(x) + Adv(x) − mean_A Adv(x)``, or ``q = Adv(x)`` without a value head.
+    :func:`iqn_blocks.build` makes one from a configuration; by hand:
 
     >>> from iqn_blocks.blocks import Hadamard, Head, TauEmbedding
     >>> class Encoder(nn.Module):
