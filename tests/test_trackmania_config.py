@@ -252,6 +252,7 @@ def test_the_summary_of_a_pretrained_model_is_its_first_token(
     config = load_config(given)
     assert config.nn.vis.transformer is not None
     assert config.nn.vis.transformer.summary_token == expected
+    assert config.nn.vis.transformer.missing_processor == "unit_224"
     key = "nn.vis.transformer.summary_token"
     assert key not in unused_keys(config, iqn_blocks.route(config))
     given["nn"]["vis"]["transformer"]["summary_token"] = "mean"

@@ -154,6 +154,8 @@ def explained(key: str, path: str, what: str, accepted: str) -> Iterator[None]:
         if "trust_remote_code" in reason:
             flag = f"{key.rpartition('.')[0]}.trust_remote_code".lstrip(".")
             hint = f"; if you trust the model's own code, set {flag} to true"
+        if isinstance(error, ImportError) and "timm" in reason:
+            hint = "; it is a model of timm: pip install 'iqn-blocks[timm]'"
         raise ConfigError(
             f"{key}: found {path!r}; {what} ({type(error).__name__}: {reason[:300]}); accepted: "
             f"{accepted}{hint}"
@@ -216,5 +218,7 @@ def _ready(model: Any, takes: Input, path: str, key: str) -> PreTrainedModel:
     model.config.return_dict = True
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False
+    if hasattr(model.config, "do_pooling"):  # timm's: nobody reads the pooled output
+        model.config.do_pooling = False
     model.train()
     return model  # type: ignore[no-any-return]

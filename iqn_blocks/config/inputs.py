@@ -15,6 +15,7 @@ Uint8Scaling = Literal["signed", "unit"]
 SpectralNormScope = Literal["all", "residual"]
 FusionTokens = Literal["summary", "patch_tokens"]
 SummaryToken = Literal["auto", "first", "mean"]
+MissingProcessor = Literal["model", "unit_224"]
 
 
 class ImageSize(Block):
@@ -97,6 +98,12 @@ class Transformer(Block):
         description="The summary of a Hugging Face vision model: its first token, the mean token, "
         "or with auto the first of a model with a class token and else the mean. Read from "
         "vis.transformer.",
+    )
+    missing_processor: Annotated[MissingProcessor, Choice.of(MissingProcessor)] = Field(
+        "model",
+        description="Pixels for a vision model with neither processor file nor image size in its "
+        "configuration (timm's): as the model's own data says, or 224 x 224 in [0, 1] without mean "
+        "and std. Read from vis.transformer.",
     )
 
 

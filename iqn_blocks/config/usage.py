@@ -113,6 +113,7 @@ def _vision_reads(config: Config, p: Parts) -> dict[str, bool]:
         "nn.vis.transformer.post_concat_seq_len": False,
         "nn.vis.transformer.unified_float_tokens": False,
         "nn.vis.transformer.fusion_tokens": (native or hf) and p.fusion == "sequence",
+        "nn.vis.transformer.missing_processor": hf,
         "nn.vis.transformer.summary_token": hf and not unified and not every,
     }
     # What is left of them there has found nothing to fill.
@@ -151,6 +152,7 @@ def _encoder_reads(config: Config, p: Parts) -> dict[str, bool]:
         "nn.encoder.transformer.unified_float_tokens": p.fusion == "unified" or dense,
         "nn.encoder.transformer.fusion_tokens": False,
         "nn.encoder.transformer.summary_token": False,
+        "nn.encoder.transformer.missing_processor": False,
         "nn.encoder.fusion_mlp.hidden_dim": mlp and encoder.fusion_mlp.n_layers > 1,
         "nn.encoder.fusion_mlp.n_layers": mlp,
         "nn.encoder.fusion_mlp.dropout": mlp and encoder.fusion_mlp.n_layers > 1,

@@ -16,7 +16,7 @@ from iqn_blocks.blocks import (
     model_from_config,
     read_processor,
 )
-from iqn_blocks.blocks.processor import PROCESSOR_FILE
+from iqn_blocks.blocks.processor import PROCESSOR_FILE, UNIT_224, timm_processor
 from iqn_blocks.config import Config, trunk_backbone
 from iqn_blocks.errors import ConfigError
 
@@ -55,6 +55,9 @@ def vision_backbone(config: Config, given: Recipes | None) -> dict[str, Any]:
     else:
         model = load_model(path, "pixel_values", key=key, trust_remote_code=trust)
         processor = read_processor(path, key=key)
+        if not processor and getattr(model.config, "image_size", None) is None:
+            by_model = block.missing_processor == "model"
+            processor = timm_processor(model) if by_model else UNIT_224
     try:
         spec = PixelSpec.from_processor(processor, getattr(model.config, "image_size", None))
     except ValueError as error:
