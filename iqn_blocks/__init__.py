@@ -11,6 +11,7 @@ from iqn_blocks.describe import stages as describe_stages
 from iqn_blocks.errors import (
     CheckpointError,
     ConfigError,
+    ImportedConfigWarning,
     UnsupportedTopologyError,
     UnusedConfigWarning,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "CheckpointError",
     "Config",
     "ConfigError",
+    "ImportedConfigWarning",
     "InferenceIQN",
     "InputSpec",
     "Stage",

@@ -118,10 +118,10 @@ def assemble(config: Config, models: Models | None = None) -> IQN:
         orthogonal_tau_(tau_embedding)
     tau_embedding.requires_grad_(not nn_config.iqn.freeze)
     offsets, actions = config.n_actions_per_block, config.n_actions
-    heads = {
-        "advantage": (actions,) if offsets == 1 else (offsets, actions),
-        "value": (1,),
-    }
+    heads = {"advantage": (actions,) if offsets == 1 else (offsets, actions)}
+    dueling = nn_config.decoder.dueling
+    if dueling != "none":
+        heads["value"] = (1,)
     made = {}
     for name, out_shape in heads.items():
         try:
@@ -135,6 +135,7 @@ def assemble(config: Config, models: Models | None = None) -> IQN:
         tau_embedding,
         mixer,
         **made,
+        dueling="per_level" if dueling == "none" else dueling,
         n=nn_config.iqn.n,
         k=nn_config.iqn.k,
         inputs=_inputs(config, any_image_size=getattr(encoder, "resizes_images", False)),

@@ -81,7 +81,8 @@ def describe(net: IQN) -> str:
 def _stage_modules(net: IQN) -> Iterator[tuple[str, nn.Module]]:
     """The encoder's parts, then the quantile path's."""
     for parent in ("encoder", "advantage_head", "value_head"):
-        for name, module in net.get_submodule(parent).named_children():
+        part = getattr(net, parent)
+        for name, module in () if part is None else part.named_children():
             if not isinstance(module, nn.Identity):
                 yield f"{parent}.{name}", module
     for name in ("encoder", "tau_embedding"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ from iqn_blocks.functional import (
 )
 from iqn_blocks.inputs import InputSpec
 
+Dueling = Literal["per_level", "at_midpoints"]
+
 
 class ExampleInputs(NamedTuple):
     """Tensors that fit a network: ``img (B, C, H, W)``, ``floats (B, F)``; None where unused."""
@@ -37,7 +39,7 @@ class IQN(nn.Module):
     """Implicit quantile network (arXiv:1806.06923): ``(img, floats) ─▶ s ─▶ q``.
 
     ``s = encoder(img, floats)`` of shape ``(B, D)``, ``x = mixer(s, φ(τ))``,
-    ``q = V(x) + Adv(x) − mean_A Adv(x)``. :func:`iqn_blocks.build` makes one from a configuration;
+    ``q = V(x) + Adv(x) − mean_A Adv(x)``, or ``q = Adv(x)`` without a value head. :func:`iqn_blocks.build` makes one from a configuration;
     by hand:
 
     >>> from iqn_blocks.blocks import Hadamard, Head, TauEmbedding
@@ -55,9 +57,12 @@ class IQN(nn.Module):
         tau_embedding: ``τ (R, 1) -> φ (R, P)``.
         mixer: ``(s (B, D), φ (R, P), K) -> x (K·B, out_dim)`` for ``R = K·B`` or ``R = K``, with
             integers ``phi_dim`` ``P`` and ``out_dim``.
-        value_head: ``(R, out_dim) -> (R, 1)``.
+        value_head: ``(R, out_dim) -> (R, 1)``; None where the advantage head gives ``q`` itself.
         advantage_head: ``(R, out_dim) -> (R, A)``, or ``(R, N, A)`` for ``N`` action offsets, with
             that shape as ``out_shape``.
+        dueling: ``per_level`` subtracts ``mean_A Adv(s, τ)``. ``at_midpoints`` subtracts the mean of
+            ``Adv(s, τ')`` over actions and the ``k`` midpoints ``τ'``: it does not depend on ``τ``,
+            so that ``q`` rises with ``τ`` where both heads do, and costs ``k`` further rows.
         n: quantiles ``K`` of a call that names none.
         k: midpoint quantiles that :meth:`q_values` averages over.
         inputs: the inputs to check and to make examples of; without it nothing is checked.
@@ -65,7 +70,7 @@ class IQN(nn.Module):
 
     Raises:
         TypeError: a part lacks an integer that it must have.
-        ValueError: the widths of two parts differ.
+        ValueError: the widths of two parts differ, or an unknown ``dueling``.
     """
 
     def __init__(
@@ -74,8 +79,9 @@ class IQN(nn.Module):
         tau_embedding: TauEmbedding,
         mixer: nn.Module,
         *,
-        value_head: nn.Module,
+        value_head: nn.Module | None = None,
         advantage_head: nn.Module,
+        dueling: Dueling = "per_level",
         n: int = 8,
         k: int = 32,
         inputs: InputSpec | None = None,
@@ -87,6 +93,7 @@ class IQN(nn.Module):
         self.mixer = mixer
         self.advantage_head = advantage_head
         self.value_head = value_head
+        self.dueling = dueling
         self.n = n
         self.k = k
         self.inputs = inputs or InputSpec()
@@ -100,6 +107,11 @@ class IQN(nn.Module):
                         f"{part}: {type(getattr(self, part)).__name__} must have an integer "
                         f"{width} >= 1, found {found!r}; set self.{width} in its __init__"
                     )
+        if dueling not in get_args(Dueling):
+            accepted = ", ".join(map(repr, get_args(Dueling)))
+            raise ValueError(
+                f"dueling: got {dueling!r}, accepted are {accepted}; for none, leave out value_head"
+            )
         phi_dim = tau_embedding.projection.out_features
         if phi_dim != mixer.phi_dim:
             raise ValueError(
@@ -241,13 +253,32 @@ class IQN(nn.Module):
 
     def quantile_values(self, state: Tensor, tau: Tensor, num_quantiles: int) -> Tensor:
         """The quantile path: ``s (B, D)`` and ``tau (K·B, 1)`` or ``(K, 1)`` to ``q (K·B, …)``."""
+        centre = self._centre(state, num_quantiles)
+
+        def read(x: Tensor) -> Tensor:
+            advantage: Tensor = self.advantage_head(x)
+            if self.value_head is None:
+                return advantage
+            return dueling(self.value_head(x), advantage, centre)
+
+        return self._read(read, state, tau, num_quantiles)
+
+    def _centre(self, state: Tensor, num_quantiles: int) -> Tensor | None:
+        """What dueling subtracts from ``K·B`` rows of advantages; None for their mean."""
+        if self.value_head is None or self.dueling == "per_level":
+            return None
+        advantage = self._read(self.advantage_head, state, self.acting_tau(), self.k)
+        centre = mean_over_quantiles(advantage, self.k).mean(-1, keepdim=True)
+        return centre.repeat(num_quantiles, *(1 for _ in centre.shape[1:]))
+
+    def _read(
+        self, read: Callable[[Tensor], Tensor], state: Tensor, tau: Tensor, num_quantiles: int
+    ) -> Tensor:
+        """``read(x)`` of the mixed vector ``x (K·B, out_dim)``."""
 
         def mix(state: Tensor, tau: Tensor) -> Tensor:
             x: Tensor = self.mixer(state, self.tau_embedding(tau), num_quantiles)
             return x
-
-        def read(x: Tensor) -> Tensor:
-            return dueling(self.value_head(x), self.advantage_head(x))
 
         if self.recompute and torch.is_grad_enabled():
             return recomputing(mix, read, state, tau)

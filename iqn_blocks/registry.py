@@ -1,8 +1,9 @@
 """The slots of a network and the parts that fill them.
 
 A part is a class, or a function that makes a module, in a slot under a name. Its options are the
-keyword arguments of its constructor: names, types and defaults come from the signature, bounds from
-:mod:`iqn_blocks.kinds`, meanings from the ``Args:`` of its docstring. Nothing else describes a part.
+keyword arguments of its constructor: names, types and defaults come from the signature, bounds
+from :mod:`iqn_blocks.kinds`, meanings from the ``Args:`` of its docstring. Nothing else describes
+a part.
 """
 
 from __future__ import annotations

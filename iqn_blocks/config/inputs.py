@@ -11,6 +11,7 @@ from iqn_blocks.blocks.stems.base import SpectralNormScope
 from iqn_blocks.config.block import Block
 from iqn_blocks.config.part import Chooser, Part, PartsOf
 from iqn_blocks.functional import Uint8Scaling
+from iqn_blocks.hf.vision import SummaryToken
 from iqn_blocks.kinds import Bool, Choice, LayersOrNone, Probability, Size, String
 from iqn_blocks.registry import Slot
 
@@ -100,6 +101,12 @@ class Transformer(Block):
         default="summary",
         description="What a token sequence gets of the image: one summary token, or all patch "
         "tokens. Read from vis.transformer.",
+    )
+    summary_token: Annotated[SummaryToken, Choice.of(SummaryToken)] = Field(
+        default="auto",
+        description="The summary of a Hugging Face vision model: its first token, the mean token, "
+        "or with auto the first of a model with a class token and else the mean. Read from "
+        "vis.transformer.",
     )
 
 

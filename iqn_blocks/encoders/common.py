@@ -104,8 +104,9 @@ def native_or_identity(block: Transformer) -> nn.Module:
 def freeze(encoder: nn.Module, groups: Mapping[str, bool], *, others: bool = False) -> None:
     """Set ``requires_grad=False`` on the parts that ``groups`` marks, with ``others`` on the rest.
 
-    ``groups`` names parts by the first component of their parameters' names.
+    ``groups`` names parts by the path of their module; the longest path that fits counts.
     """
     for name, parameter in encoder.named_parameters():
-        if groups.get(name.partition(".")[0], others):
+        paths = [path for path in groups if name.startswith(f"{path}.")]
+        if groups[max(paths, key=len)] if paths else others:
             parameter.requires_grad_(False)

@@ -23,8 +23,8 @@ from iqn_blocks.registry import register
 class HFVisionEncoder(nn.Module):
     """``s = concat(vision(img), Linear(MLP((floats − mean) / std)))``: ``(B, 2d)``.
 
-    ``vision`` gives the class token of a pretrained model, or the mean token of one without,
-    projected to width ``d`` and refined. Frames of any size are resized.
+    ``vision`` gives the summary token of a pretrained model, projected to width ``d`` and refined.
+    Frames of any size are resized.
 
     ``models`` says where the pretrained model comes from.
     """

@@ -62,7 +62,7 @@ def _vision_tokens(config: Config, models: Models | None) -> VisionModule | None
     if branch == "native_transformer":
         return native_vision(config, summary=summary, out_dim=d_model)
     return HFVisionTokens(
-        **vision_backbone(config, models),
+        **vision_backbone(config, models, summary=summary),
         refinement=native_or_identity(block),
         d_model=block.d_model,
         out_dim=d_model,

@@ -37,7 +37,7 @@ def _image_tokens(config: Config, models: Models | None) -> VisionModule | None:
             uint8_scaling=vis.uint8_scaling,
         )
     return HFVisionTokens(
-        **vision_backbone(config, models),
+        **vision_backbone(config, models, summary=False),
         refinement=nn.Identity(),
         d_model=d_model,
         out_dim=d_model,
