@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_serializer, model_validator
 
 from iqn_blocks.config.merge import merge
 from iqn_blocks.config.messages import config_error
-from iqn_blocks.kinds import Kind
+from iqn_blocks.kinds import Json, Kind
+
+if TYPE_CHECKING:
+    from pydantic import GetJsonSchemaHandler
+    from pydantic_core.core_schema import CoreSchema
 
 AnyBlock = TypeVar("AnyBlock", bound="Block")
 
@@ -88,6 +92,13 @@ class Block(BaseModel):
     def fill(cls, keys: dict[Any, Any]) -> dict[Any, Any]:
         """``keys`` with the defaults that depend on which keys are given."""
         return keys
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> Json:
+        reference = handler(core)
+        keys = handler.resolve_ref_schema(reference)["properties"]
+        keys |= {alias: keys[name] for alias, name in cls.aliases.items()}
+        return reference
 
     def __repr_args__(self) -> Iterator[tuple[str, Any]]:
         """The keys that differ from their default: enough to paste back."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -67,6 +67,10 @@ class HeadSlot(Chooser):
     parts: Annotated[tuple[Part, ...], PartsOf(slot="head", refused=_REFUSED)] = Field(
         default=(), description="The part, under its name."
     )
+
+    if TYPE_CHECKING:  # the parts that come with the library, so that editors know their names
+        mlp: Any = None
+        transformer: Any = None
 
     @classmethod
     def fill(cls, keys: dict[Any, Any]) -> dict[Any, Any]:

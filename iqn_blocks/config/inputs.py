@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -137,6 +137,10 @@ class Vision(Chooser):
     parts: Annotated[tuple[Part, ...], PartsOf(slot="stem")] = Field(
         default=(), description="Any other stem, under its name."
     )
+
+    if TYPE_CHECKING:  # the parts that come with the library, so that editors know their names
+        conv: Any = None
+        impala: Any = None
 
     @classmethod
     def fill(cls, keys: dict[Any, Any]) -> dict[Any, Any]:

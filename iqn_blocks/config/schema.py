@@ -58,7 +58,8 @@ class Nn(Block):
         default=None, description="Name of a registered topology; null routes by the other keys."
     )
     topology_options: OwnKeys = Field(
-        default=FrozenMapping({}), description="Keyword arguments of a user's own encoder."
+        default_factory=lambda: FrozenMapping({}),
+        description="Keyword arguments of a user's own encoder.",
     )
     fusion_mode: Annotated[FusionMode, Choice.of(FusionMode)] = Field(
         default="none",
@@ -85,7 +86,8 @@ class Nn(Block):
     iqn: Quantiles = Field(default_factory=Quantiles, description="Quantile path.")
     decoder: Decoder = Field(default_factory=Decoder, description="Heads.")
     training: OwnKeys = Field(
-        default=FrozenMapping({}), description="A trainer's block: kept as given, never read here."
+        default_factory=lambda: FrozenMapping({}),
+        description="A trainer's block: kept as given, never read here.",
     )
 
     @classmethod
