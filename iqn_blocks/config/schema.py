@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import Field, model_validator
 
 from iqn_blocks.blocks.activation import Activation
@@ -166,6 +167,11 @@ class Config(Block):
     )
     nn: Nn = Field(default_factory=Nn, description="The network.")
     btr: Btr = Field(default_factory=Btr, description="Ingredients of Beyond The Rainbow.")
+
+    def to_yaml(self) -> str:
+        """The text of a YAML file that :func:`iqn_blocks.load_config` reads as an equal one."""
+        text: str = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        return text
 
     @model_validator(mode="after")
     def _move_conv_keys_and_check(self) -> Config:
