@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from iqn_blocks import blocks, functional, interop, losses, presets, risk, target
-from iqn_blocks.build import build, route
+from iqn_blocks.build import build, check, route
 from iqn_blocks.checkpoint import from_pretrained, load_weights, push_to_hub
 from iqn_blocks.config import Config, load_config
 from iqn_blocks.describe import Stage, describe
@@ -11,6 +11,7 @@ from iqn_blocks.describe import stages as describe_stages
 from iqn_blocks.errors import (
     CheckpointError,
     ConfigError,
+    ImportedConfigWarning,
     UnsupportedTopologyError,
     UnusedConfigWarning,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "CheckpointError",
     "Config",
     "ConfigError",
+    "ImportedConfigWarning",
     "InferenceIQN",
     "InputSpec",
     "RecurrentIQN",
@@ -37,6 +39,7 @@ __all__ = [
     "UnusedConfigWarning",
     "blocks",
     "build",
+    "check",
     "describe",
     "describe_stages",
     "from_pretrained",

@@ -62,16 +62,38 @@ def build(cfg: ConfigLike, *, strict: bool = False, recompute: bool = False) -> 
         CheckpointError: ``nn.init_from_pretrained`` leads to no checkpoint with such an encoder.
     """
     config, models = parse(cfg), Models()
+    start = config.nn.init_from_pretrained
     net, reads = _plan(config, models)
     _report_unread(config, reads, strict=strict)
     if net is None or _device(net).type == "meta":
         net = assemble(config, models)
     net.recompute = recompute
-    if config.nn.init_from_pretrained:
+    if start:
         from iqn_blocks.pretrained import load_encoder  # which needs this module
 
-        load_encoder(net, config.nn.init_from_pretrained)
+        load_encoder(net, start)
     return net
+
+
+def check(cfg: ConfigLike, *, strict: bool = False) -> Config:
+    """The configuration, once it is known that a network can be built from it.
+
+    Nothing is allocated, Hugging Face models aside. Arguments, warnings and errors are those of
+    :func:`build`.
+    """
+    config = parse(cfg)
+    _, reads = _plan(config, Models())
+    _report_unread(config, reads, strict=strict)
+    return config
+
+
+def unused_keys(cfg: ConfigLike) -> list[str]:
+    """Dotted paths of keys that were set to another value than their default, and are not read.
+
+    Keys for trainers are never among them. Errors are those of :func:`build`.
+    """
+    config = parse(cfg)
+    return unread_keys(config, _plan(config, Models())[1])
 
 
 def assemble(config: Config, models: Models | None = None) -> IQN:
@@ -133,6 +155,7 @@ def _plan(config: Config, models: Models) -> tuple[IQN | None, Reads]:
     network is then built for real at once.
     """
     with watch() as reads:
+        _ = config.nn.init_from_pretrained  # read by whoever asks for weights
         try:
             with torch.device("meta"):
                 net = assemble(config, models)

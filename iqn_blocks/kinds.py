@@ -288,8 +288,8 @@ class Plain(Kind):
 def kind_of(annotation: Any) -> Kind | None:
     """The kind that an annotation stands for; None where a configuration cannot hold such a value.
 
-    ``bool``, ``int``, ``float``, ``str``, ``Literal``, sequences of these and ``X | None`` have one;
-    ``Annotated[X, kind]`` names its own, such as bounds.
+    ``bool``, ``int``, ``float``, ``str``, ``Literal``, sequences of these and ``X | None`` have
+    one; ``Annotated[X, kind]`` names its own, such as bounds.
     """
     if get_origin(annotation) is Annotated:
         own = next((extra for extra in get_args(annotation)[1:] if isinstance(extra, Kind)), None)

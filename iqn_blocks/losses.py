@@ -5,9 +5,11 @@ Shapes are batch-major: ``B`` batch, ``K`` predicted and ``K'`` target quantiles
 network's output. Values are ``(B, K, A)``, or ``(B, K, N, A)`` for blocks; the value of a block is
 the sum over its offsets, each of which chooses its own action.
 
-``discount`` is ``γ · (1 − done)``. A ``mask`` is True where an action is allowed: ``(B, A)``, or
-``(B, N, A)`` for blocks, where ``(B, A)`` holds for every offset. The values of a forbidden action
-never matter, NaN included, and a state in which no action is allowed has the value 0.
+``discount`` is ``γ · (1 − done)``. Where it is 0 the next state has the value 0 and gets no
+gradient, whatever the network says of it, infinities and NaN included. A ``mask`` is True where an
+action is allowed: ``(B, A)``, or ``(B, N, A)`` for blocks, where ``(B, A)`` holds for every offset.
+The values of a forbidden action never matter, NaN included, and a state in which no action is
+allowed has the value 0.
 
 Everything is computed and returned in float32, or float64 if the values are float64, also under
 autocast.
@@ -15,7 +17,6 @@ autocast.
 
 from __future__ import annotations
 
-import sys
 from typing import Literal, get_args
 
 import torch
@@ -26,7 +27,8 @@ from iqn_blocks._numbers import checked_number
 from iqn_blocks.functional import wide_dtype
 
 MunchausenClamp = Literal["scaled", "log_pi"]
-_LARGEST = sys.float_info.max
+# Options that no float32 could hold would turn 0 times themselves into NaN.
+_LARGEST = torch.finfo(torch.float32).max
 
 
 def quantile_huber_loss(pred: Tensor, target: Tensor, tau: Tensor, *, kappa: float = 1.0) -> Tensor:
@@ -42,9 +44,11 @@ def quantile_huber_loss(pred: Tensor, target: Tensor, tau: Tensor, *, kappa: flo
 
     Raises:
         TypeError: an argument that is not floating.
-        ValueError: shapes that do not fit, or ``kappa`` that is not a finite number ≥ 0.
+        ValueError: shapes that do not fit, or ``kappa`` that is not a number ≥ 0 that fits float32.
     """
-    kappa = checked_number("kappa", kappa, "any finite number >= 0", low=0, high=_LARGEST)
+    kappa = checked_number(
+        "kappa", kappa, "any number >= 0 that fits float32", low=0, high=_LARGEST
+    )
     _check_floating(pred=pred, target=target, tau=tau)
     if pred.ndim != 2 or pred.shape[1] == 0:
         raise ValueError(f"pred: expected (B, K) with K >= 1, got {tuple(pred.shape)}")
@@ -109,7 +113,7 @@ def max_target(
     _check_values("q_target", q_target)
     _check_floating(reward=reward, discount=discount)
     _check_per_sample(q_target, "q_target", reward=reward, discount=discount)
-    q = q_target.to(wide_dtype(q_target.dtype))
+    q = _zero_if_terminal(q_target.to(wide_dtype(q_target.dtype)), discount)
     if mask is None:
         best = q.amax(-1)
     else:
@@ -144,7 +148,7 @@ def double_dqn_target(
     _check_same_but_quantiles("q_online", q_online, "q_target", q_target)
     _check_floating(reward=reward, discount=discount)
     _check_per_sample(q_target, "q_target", reward=reward, discount=discount)
-    q = q_target.to(wide_dtype(q_target.dtype))
+    q = _zero_if_terminal(q_target.to(wide_dtype(q_target.dtype)), discount)
     mean = q_online.to(wide_dtype(q_online.dtype)).mean(1)  # (B, A) or (B, N, A)
     if mask is None:
         best = _gather(q, mean.argmax(-1))
@@ -187,14 +191,19 @@ def munchausen_target(
 
     Raises:
         TypeError: a value that is not floating, actions not integral, or a mask not boolean.
-        ValueError: shapes that do not fit, a temperature that is not > 0, an ``alpha`` or ``floor``
-            that is not finite, a ``floor`` above 0, or an unknown ``clamp``.
+        ValueError: shapes that do not fit, a ``temperature`` that is not > 0 or is above 1e30, an
+            ``alpha`` or ``floor`` that float32 cannot hold, a ``floor`` above 0, or an unknown
+            ``clamp``.
     """
-    temperature = checked_number(
-        "temperature", temperature, "any finite number > 0", low=0, high=_LARGEST, open_low=True
+    low, high = torch.finfo(torch.float32).tiny, 1e30  # T·log A and 1/T fit float32
+    accepted = f"a number from {low:.3g} to {high:g}"
+    temperature = checked_number("temperature", temperature, accepted, low=low, high=high)
+    alpha = checked_number(
+        "alpha", alpha, "any number >= 0 that fits float32", low=0, high=_LARGEST
     )
-    alpha = checked_number("alpha", alpha, "any finite number >= 0", low=0, high=_LARGEST)
-    floor = checked_number("floor", floor, "any finite number <= 0", low=-_LARGEST, high=0)
+    floor = checked_number(
+        "floor", floor, "any number <= 0 that fits float32", low=-_LARGEST, high=0
+    )
     if clamp not in get_args(MunchausenClamp):
         accepted = " or ".join(map(repr, get_args(MunchausenClamp)))
         raise ValueError(f"clamp: got {clamp!r}, accepted is {accepted}")
@@ -206,16 +215,79 @@ def munchausen_target(
     _check_per_sample(q_target_next, "q_target_next", reward=reward, discount=discount)
 
     dtype = wide_dtype(q_target_next.dtype)
-    q, q_now = q_target_next.to(dtype), q_target_now.to(dtype)
+    q, q_now = _zero_if_terminal(q_target_next.to(dtype), discount), q_target_now.to(dtype)
     _, scaled_log_pi_now = _policy(q_now, temperature, "mask_now", mask_now, "q_target_now")
-    low = floor if clamp == "scaled" else temperature * floor
-    bonus = alpha * _sum_offsets(_gather(scaled_log_pi_now, actions).clamp(low, 0))  # (B, 1)
+    lowest = floor if clamp == "scaled" else max(temperature * floor, -_LARGEST)
+    bonus = alpha * _sum_offsets(_gather(scaled_log_pi_now, actions).clamp(lowest, 0))  # (B, 1)
 
     pi, scaled_log_pi = _policy(q, temperature, "mask", mask, "q_target_next")
     if mask is not None:
         q = _zero_unless(_allowed("mask", mask, "q_target_next", q), q)
     soft = (pi * (q - scaled_log_pi)).sum(-1)  # (B, K') or (B, K', N)
     return bonus + _bootstrap(reward, discount, _sum_offsets(soft))
+
+
+def fraction_gradient(q: Tensor, q_hat: Tensor, *, signed: bool = False) -> Tensor:
+    """``∂W₁/∂τ[i] = 2·F⁻¹(τ[i]) − F⁻¹(τ̂[i]) − F⁻¹(τ̂[i−1])``: ``(B, K−1), (B, K) -> (B, K−1)``.
+
+    The gradient of the 1-Wasserstein distance between a return's distribution and its staircase of
+    ``K`` steps, with respect to the inner fractions ``i = 1 … K−1`` (FQF, arXiv:1911.02140,
+    proposition 1). ``q`` holds the values of the action taken at those fractions, ``q_hat`` at the
+    midpoints ``τ̂[0] … τ̂[K−1]``; see :func:`iqn_blocks.functional.fraction_proposals`. No gradient
+    flows into them.
+
+    The proposition holds for a quantile function that does not decrease. ``signed=True`` is what
+    tianshou does for one that does: ``F⁻¹(τ[i]) − F⁻¹(τ̂[i−1])`` changes its sign unless ``F⁻¹(τ[i])
+    > F⁻¹(τ[i−1])``, and ``F⁻¹(τ[i]) − F⁻¹(τ̂[i])`` unless ``F⁻¹(τ[i]) < F⁻¹(τ[i+1])``; the first and
+    the last fraction have no such neighbour and take the first and the last midpoint instead. The
+    authors' code uses the proposition as it stands.
+
+    >>> q, q_hat = torch.tensor([[3.0]]), torch.tensor([[1.0, 4.0]])
+    >>> fraction_gradient(q, q_hat).tolist()  # 2·3 − 4 − 1
+    [[1.0]]
+
+    Raises:
+        TypeError: an argument that is not floating.
+        ValueError: shapes that do not fit.
+    """
+    _check_floating(q=q, q_hat=q_hat)
+    if q.ndim != 2 or q_hat.shape != (q.shape[0], q.shape[1] + 1):
+        raise ValueError(
+            f"q_hat: expected (B, K) and q (B, K-1), got {tuple(q_hat.shape)} and {tuple(q.shape)}"
+        )
+    dtype = wide_dtype(q.dtype)
+    q, q_hat = q.detach().to(dtype), q_hat.detach().to(dtype)
+    left, right = q - q_hat[:, :-1], q - q_hat[:, 1:]
+    if signed:
+        before = torch.cat([q_hat[:, :1], q[:, :-1]], 1)[:, : q.shape[1]]
+        after = torch.cat([q[:, 1:], q_hat[:, -1:]], 1)[:, : q.shape[1]]
+        left = torch.where(q > before, left, -left)
+        right = torch.where(q < after, right, -right)
+    return left + right
+
+
+def fraction_loss(tau: Tensor, gradient: Tensor) -> Tensor:
+    """``Σ_i τ[i] · ∂W₁/∂τ[i]``, ``i = 1 … K−1``: ``(B, K+1), (B, K−1) -> (B,)``.
+
+    Its gradient with respect to ``tau`` is ``gradient``, that of :func:`fraction_gradient`: the
+    loss that trains fraction proposals (FQF, arXiv:1911.02140). Its value means nothing. An entropy
+    bonus keeps fractions apart: ``fraction_loss(…) − c · entropy``.
+
+    >>> fraction_loss(torch.tensor([[0.0, 0.25, 1.0]]), torch.tensor([[2.0]])).tolist()
+    [0.5]
+
+    Raises:
+        TypeError: an argument that is not floating.
+        ValueError: shapes that do not fit.
+    """
+    _check_floating(tau=tau, gradient=gradient)
+    if tau.ndim != 2 or gradient.shape != (tau.shape[0], tau.shape[1] - 2):
+        raise ValueError(
+            f"tau: expected (B, K+1) and gradient (B, K-1), got {tuple(tau.shape)} and "
+            f"{tuple(gradient.shape)}"
+        )
+    dtype = wide_dtype(tau.dtype)
+    return (tau[:, 1:-1].to(dtype) * gradient.detach().to(dtype)).sum(1)
 
 
 def _policy(
@@ -256,6 +328,15 @@ def _gather(q: Tensor, actions: Tensor) -> Tensor:
 def _sum_offsets(q: Tensor) -> Tensor:
     """``(B, K, N) -> (B, K)``, and ``(B, K)`` as it is."""
     return q.sum(-1) if q.ndim == 3 else q
+
+
+def _zero_if_terminal(q: Tensor, discount: Tensor) -> Tensor:
+    """Next values ``(B, K, …)`` with 0 wherever the discount ``(B,)`` is 0.
+
+    Before anything is computed of them: 0 · ∞ is NaN, in values and in gradients.
+    """
+    goes_on = discount.to(q.dtype) != 0
+    return _zero_unless(goes_on.reshape(-1, *[1] * (q.ndim - 1)), q)
 
 
 def _zero_unless(condition: Tensor, x: Tensor) -> Tensor:

@@ -202,7 +202,7 @@ class IQN(nn.Module):
         scheme: TauScheme = "symmetric",
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The same, batch-major as the losses take it: ``(B, K, A)`` or ``(B, K, N, A)``, ``(B, K)``.
+        """The same as the losses take it: ``(B, K, A)`` or ``(B, K, N, A)``, and τ ``(B, K)``.
 
         Arguments and errors are those of :meth:`forward`.
         """

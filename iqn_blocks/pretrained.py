@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from iqn_blocks.checkpoint.format import CONFIG_FILE, FORMAT
-from iqn_blocks.checkpoint.loading import read_folder
+from iqn_blocks.checkpoint.format import CONFIG_FILE
+from iqn_blocks.checkpoint.loading import is_checkpoint, read_folder
 from iqn_blocks.errors import CheckpointError
 from iqn_blocks.interop._naming import Row
 from iqn_blocks.interop._transfer import read, write
@@ -48,7 +47,7 @@ def _load(net: IQN, path: Path) -> None:
         raise CheckpointError("there is no such file or folder; set a path that exists, or ''")
     if path.is_file() or (path / WEIGHTS_FILE).is_file():
         load_trackmania_encoder(net, read_weights(path))
-    elif _is_ours(path):
+    elif is_checkpoint(path):
         _load_ours(net, read_folder(path).tensors)
     elif (path / FUSION_WEIGHTS_FILE).is_file():
         load_trackmania_encoder(net, read_fusion_folder(path))
@@ -58,18 +57,6 @@ def _load(net: IQN, path: Path) -> None:
             f"{WEIGHTS_FILE} in it; set a folder that save_pretrained wrote, or one "
             f"of trackmania_rl"
         )
-
-
-def _is_ours(folder: Path) -> bool:
-    """Whether ``config.json`` says so, or is too damaged to say anything."""
-    config = folder / CONFIG_FILE
-    if not config.exists():
-        return False
-    try:
-        data = json.loads(config.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return True
-    return not isinstance(data, dict) or data.get("format") == FORMAT
 
 
 def _load_ours(net: IQN, tensors: Mapping[str, Any]) -> None:

@@ -1,8 +1,9 @@
 """The slots of a network and the parts that fill them.
 
 A part is a class, or a function that makes a module, in a slot under a name. Its options are the
-keyword arguments of its constructor: names, types and defaults come from the signature, bounds from
-:mod:`iqn_blocks.kinds`, meanings from the ``Args:`` of its docstring. Nothing else describes a part.
+keyword arguments of its constructor: names, types and defaults come from the signature, bounds
+from :mod:`iqn_blocks.kinds`, meanings from the ``Args:`` of its docstring. Nothing else describes
+a part.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import nn
 from iqn_blocks.kinds import Kind, Plain, kind_of
 from iqn_blocks.plain import show
 
-Slot = Literal["topology", "stem", "trunk", "core", "mixer", "head"]
+Slot = Literal["topology", "stem", "floats", "trunk", "core", "mixer", "head"]
 PartClass = Callable[..., nn.Module]
 AnyPart = TypeVar("AnyPart", bound=PartClass)
 
@@ -28,6 +29,7 @@ AnyPart = TypeVar("AnyPart", bound=PartClass)
 ARGUMENTS: Mapping[Slot, tuple[str, ...]] = {
     "topology": ("config",),
     "stem": ("in_channels", "image_size"),
+    "floats": ("n_floats",),
     "trunk": ("n_tokens", "d_model"),
     "core": ("state_dim",),
     "mixer": ("state_dim",),

@@ -14,7 +14,9 @@ callable on τ, for ``net.q_values(img, floats, risk=cvar(0.25))``:
 
 All keep the shape, dtype and device of τ, compute in float32 or wider and stay inside [0, 1]. All
 but ``norm`` are monotone (``cpw`` near ``η = 0.28`` to within a rounding) and give their formula's
-limit at τ = 0 and 1. They are written in lower case because they are used as functions are.
+limit at τ = 0 and 1. Gradients are finite everywhere: at τ = 0 and 1, where that of ``wang``,
+``cpw`` and ``power`` is infinite for most ``η``, they have that of τ itself, 1. They are written in
+lower case because they are used as functions are.
 """
 
 from __future__ import annotations
@@ -93,7 +95,8 @@ class wang(_Distortion):
         self._set_eta("any finite number")
 
     def _beta(self, tau: Tensor) -> Tensor:
-        return _keep_ends(tau, torch.special.ndtr(torch.special.ndtri(tau) + self.eta))
+        inside = torch.special.ndtr(torch.special.ndtri(_inside(tau)) + self.eta)
+        return _keep_ends(tau, inside)
 
 
 @dataclass(frozen=True)
@@ -114,8 +117,9 @@ class cpw(_Distortion):
         self._set_eta("0.28 <= eta <= 5", low=0.28, high=5)
 
     def _beta(self, tau: Tensor) -> Tensor:
-        gain, rest = tau**self.eta, (1 - tau) ** self.eta
-        return gain / (gain + rest) ** (1 / self.eta)
+        inside = _inside(tau)
+        gain, rest = inside**self.eta, (1 - inside) ** self.eta
+        return _keep_ends(tau, gain / (gain + rest) ** (1 / self.eta))
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,8 @@ class power(_Distortion):
 
     def _beta(self, tau: Tensor) -> Tensor:
         exponent = 1 / (1 + abs(self.eta))
-        beta = tau**exponent if self.eta >= 0 else 1 - (1 - tau) ** exponent
+        inside = _inside(tau)
+        beta = inside**exponent if self.eta >= 0 else 1 - (1 - inside) ** exponent
         return _keep_ends(tau, beta)
 
 
@@ -169,6 +174,12 @@ class norm(_Distortion):
         return uniforms.mean(0).to(tau.device)
 
 
+def _inside(tau: Tensor) -> Tensor:
+    """τ, but for the ends the nearest numbers at which every formula has a finite gradient."""
+    limits = torch.finfo(tau.dtype)
+    return tau.clamp(limits.tiny, 1 - limits.eps / 2)
+
+
 def _keep_ends(tau: Tensor, beta: Tensor) -> Tensor:
-    """β with β(0) = 0 and β(1) = 1, which is lost where the dtype takes ``η`` for ±∞."""
+    """β with β(0) = 0 and β(1) = 1."""
     return torch.where((tau > 0) & (tau < 1), beta, tau)

@@ -7,17 +7,22 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from iqn_blocks import ConfigError
-from iqn_blocks.config import Config, parse
+from iqn_blocks import ConfigError, check
+from iqn_blocks.config import Config
 from iqn_blocks.config.block import Block
 from iqn_blocks.config.messages import child
+from iqn_blocks.config.part import SHARED, OptionsOf, PartsOf
 from iqn_blocks.kinds import Kind
+from iqn_blocks.registry import Slot, find_part, options_of
 
 REQUIRED = {"n_actions": 3, "float_input_dim": 2}
 
 
 class Key(NamedTuple):
-    """One key that holds a value: where it is, and what reads it."""
+    """One key that holds a value: where it is, and what reads it.
+
+    An option of a part stands ``inside`` the key that holds the part.
+    """
 
     path: str
     block: type[Block]
@@ -25,10 +30,16 @@ class Key(NamedTuple):
     kind: Kind
     default: Any
     required: bool
+    meaning: str
+    inside: str = ""
 
     def build(self, value: object) -> Any:
         """What the block makes of the value, without the rules of the whole configuration."""
         given = REQUIRED if self.block is Config else {}
+        if self.inside:
+            return getattr(
+                getattr(self.block(**{self.inside: {self.name: value}}), self.inside), self.name
+            )
         return getattr(self.block(**{**given, self.name: value}), self.name)
 
 
@@ -37,10 +48,24 @@ def walk(block: type[Block] = Config, above: str = "") -> Iterator[Key]:
         inner = child(block, name)
         if inner is not None:
             yield from walk(inner, f"{above}{name}.")
+            continue
+        (kind,) = (m for m in field.metadata if isinstance(m, Kind))
+        if isinstance(kind, OptionsOf):
+            yield from options(block, kind.slot, kind.name, f"{above}{name}.", name)
+        elif isinstance(kind, PartsOf):
+            for part in ("mlp", "transformer") if kind.slot == "head" else ("conv", "impala"):
+                yield from options(block, kind.slot, part, f"{above}{part}.", part)
         else:
-            (kind,) = (m for m in field.metadata if isinstance(m, Kind))
             default = None if field.is_required() else field.get_default()
-            yield Key(f"{above}{name}", block, name, kind, default, field.is_required())
+            meaning = field.description or ""
+            yield Key(f"{above}{name}", block, name, kind, default, field.is_required(), meaning)
+
+
+def options(block: type[Block], slot: Slot, part: str, above: str, inside: str) -> Iterator[Key]:
+    for name, option in options_of(find_part(slot, part), slot).items():
+        if option.kind is not None and name not in SHARED:
+            path, default = f"{above}{name}", option.default
+            yield Key(path, block, name, option.kind, default, False, option.meaning, inside)
 
 
 KEYS = {key.path: key for key in walk()}
@@ -65,6 +90,6 @@ def nested(path: str, value: object) -> dict[str, Any]:
 def faults(config: object) -> list[str]:
     """The lines with which a configuration is refused."""
     with pytest.raises(ConfigError) as error:
-        parse(config)  # type: ignore[arg-type]
+        check(config)  # type: ignore[arg-type]
     lines = str(error.value).splitlines()
     return lines if len(lines) == 1 else [line.removeprefix("- ") for line in lines[1:]]

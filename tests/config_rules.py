@@ -90,7 +90,7 @@ RULES = {
     "small image": Rule(
         nn(vis={"image_size": {"w": 33, "h": 40}}),
         "nn.vis.image_size: found 33 x 40 (width x height), too small for the 4-layer CNN; "
-        "accepted: at least 34 x 34; enlarge the image, or set nn.vis.cnn.use_impala_cnn to true",
+        "accepted: at least 34 x 34; enlarge the image, or take an IMPALA stem",
         [nn(vis={"image_size": {"w": 34}}), nn(vis={"cnn": {"use_impala_cnn": True}})],
     ),
     "patches": Rule(
@@ -120,15 +120,14 @@ RULES = {
     ),
     "heads of a decoder slot": Rule(
         nn(decoder={"advantage": {"transformer": {"n_heads": 5}}}),
-        "nn.decoder.advantage.transformer.n_heads: found 5, which does not divide "
-        "nn.decoder.advantage.transformer.d_model = 128; accepted: a divisor of it; "
-        "set n_heads to 4, or change d_model",
+        "nn.decoder.advantage.transformer.n_heads: found 5, which does not divide d_model = 128; "
+        "accepted: a divisor of it; set n_heads to 4, or change d_model",
         [nn(decoder={"advantage": {"transformer": {"n_heads": 4}}})],
     ),
     "tokens of a decoder slot": Rule(
         nn(vis={"no_image": True}, decoder={"value": {"transformer": {"d_model": 60}}}),
         "nn.decoder.value.transformer.d_model: found 60, which does not divide the state width "
-        "D = 256 of this classic network; accepted: a divisor of D; set d_model to 64",
+        "D = 256; accepted: a divisor of D; set d_model to 64",
         [nn(decoder={"value": {"transformer": {"d_model": 64}}})],
     ),
     "unified widths": Rule(

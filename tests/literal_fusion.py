@@ -53,7 +53,9 @@ class Body(nn.Module):
         return hidden.flatten(2).transpose(1, 2) if hidden.ndim == 4 else hidden
 
     def summary(self, model: nn.Module, tokens: Tensor) -> Tensor:
-        return tokens[:, :1] if hf.has_class_token(model) else tokens.mean(1, keepdim=True)
+        return hf.summary_token(tokens, model, self.config.nn.vis.transformer.summary_token)[
+            :, None
+        ]
 
 
 def config_floats(config: Any) -> int:

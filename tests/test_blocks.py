@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+import iqn_blocks
 from iqn_blocks import blocks
 from iqn_blocks.blocks.transformer import SelfAttention
+from tests.configs import tiny_float
 
 
 def _singular_value(conv: nn.Conv2d) -> float:
@@ -27,8 +29,8 @@ def _singular_value(conv: nn.Conv2d) -> float:
         (blocks.FloatNormalization(4), (4,), (4,)),
         (blocks.FloatMLP(4, 7), (4,), (7,)),
         (blocks.ConvStem(2, (34, 50)), (2, 34, 50), (32 * 3,)),
-        (blocks.ImpalaStem(2, (9, 17), model_size=1), (2, 9, 17), (32 * 2 * 3,)),
-        (blocks.ImpalaStem(1, (9, 9), adaptive_maxpool_size=3), (1, 9, 9), (64 * 9,)),
+        (blocks.ImpalaStem(2, (9, 17), width=1), (2, 9, 17), (32 * 2 * 3,)),
+        (blocks.ImpalaStem(1, (9, 9), readout="max", readout_size=3), (1, 9, 9), (64 * 9,)),
         (blocks.SpectralNormConv2d(2, 3, 3, padding=1), (2, 5, 5), (3, 5, 5)),
         (blocks.IQNTransformerTrunk(8, 4, n_heads=2), (8,), (4,)),
         (blocks.Head(8, [5], (3,)), (8,), (3,)),
@@ -49,15 +51,16 @@ def test_shapes(block, in_shape, out_shape, batch):
 @pytest.mark.parametrize("stem", [blocks.ConvStem, blocks.ImpalaStem])
 def test_stem_out_dim_is_what_comes_out(stem):
     for size in [(34, 34), (35, 51), (60, 80)]:
-        for pool in [None, 2, 6]:
-            module = stem(1, size, adaptive_maxpool_size=pool)
-            out = module(torch.randint(0, 256, (2, 1, *size), dtype=torch.uint8))
-            assert out.shape == (2, module.out_dim)
+        for readout in [{}, {"readout": "max", "readout_size": 2}, {"readout": "avg"}]:
+            module = stem(1, size, **readout)
+            assert module(torch.rand(2, 1, *size)).shape == (2, module.out_dim)
 
 
 def test_conv_stem_smallest_image():
     blocks.ConvStem(1, (34, 34))(torch.zeros(1, 1, 34, 34))
-    with pytest.raises(ValueError, match=r"33×34 \(H×W\) is too small .* smallest is 34×34"):
+    with pytest.raises(
+        ValueError, match=r"image_size: found 34 x 33 .*accepted: at least 34 x 34; en"
+    ):
         blocks.ConvStem(1, (33, 34))
 
 
@@ -75,7 +78,33 @@ def test_noisy_linear_equation_and_init():
     bias = layer.bias_mu + layer.bias_sigma * layer.epsilon_out
     torch.testing.assert_close(layer(x), x @ weight.T + bias)
     layer.disable_noise()
+    assert not layer.epsilon_in.any() and not layer.epsilon_out.any()
     assert torch.equal(layer(x), quiet)
+
+
+def test_disable_noise_gives_zeros_even_where_the_weights_hide_them():
+    layer = blocks.NoisyLinear(4, 3, sigma0=0.0)
+    layer.reset_noise()
+    layer.disable_noise()
+    assert layer.epsilon_in.tolist() == [0] * 4
+    assert layer.epsilon_out.tolist() == [0] * 3
+
+
+def test_defaults_of_the_quantile_path():
+    # i = 1 … E: cos(π·i·½) is 0 for i = 1, where i = 0 would give 1.
+    embedding = blocks.TauEmbedding(1, 1)
+    nn.init.ones_(embedding.projection.weight)
+    nn.init.zeros_(embedding.projection.bias)
+    assert embedding(torch.tensor([[0.5]])).item() == pytest.approx(0, abs=1e-6)
+    noisy = blocks.Head(4, [5], (3,), noisy=True, noisy_readout=True)
+    for layer, width in ((noisy.hidden[0].linear, 4), (noisy.readout, 5)):  # σ0/√in, σ0 = ½
+        assert layer.weight_sigma.unique().item() == pytest.approx(0.5 / math.sqrt(width))
+    trunk = blocks.IQNTransformerTrunk(64, 32)
+    (layer,) = trunk.encoder.layers
+    assert layer.linear1.out_features == 4 * 32
+    assert layer.self_attn.n_heads == 4
+    x = torch.rand(2, 64)
+    assert torch.equal(trunk.train()(x), trunk(x)), "no dropout"
 
 
 def test_noise_is_sign_root_gaussian():
@@ -232,7 +261,7 @@ def test_spectral_norm_reaches_a_spawned_process():
 
 def test_spectral_norm_scopes():
     def normalised(scope):
-        stem = blocks.ImpalaStem(1, (16, 16), model_size=1, spectral_norm=scope)
+        stem = blocks.ImpalaStem(1, (16, 16), width=1, spectral_norm=scope)
         return sum(isinstance(m, blocks.SpectralNormConv2d) for m in stem.modules())
 
     assert [normalised(scope) for scope in (None, "residual", "all")] == [0, 12, 15]
@@ -251,12 +280,35 @@ def test_float_statistics_are_checked_and_all_or_none():
     norm = blocks.FloatNormalization(2)
     for mean, std, message in [
         ([0.0], None, r"mean: expected shape \(2,\), got \(1,\)"),
-        ([1.0, 2.0], [1.0, 0.0], "std: every value must be > 0, got 0.0"),
-        ([1.0, math.inf], None, "mean: every value must be finite"),
+        (
+            [1.0, 2.0],
+            [1.0, 0.0],
+            r"std: got 0, accepted .* from 1.18e-38 .*constant one a std of 1",
+        ),
+        ([1.0, 2.0], [1.0, 1e-40], r"std: got 1e-40, accepted .*rescale that feature"),
+        ([1.0, 2.0], torch.tensor([1.0, 2.0**-130]), "std: got 7.34684e-40"),
+        ([1.0, 2.0], [1.0, 1e300], r"std: got 1e\+300, accepted"),
+        ([1.0, 2.0], [1.0, math.nan], "std: got nan"),
+        ([1.0, math.inf], None, "mean: got inf, accepted are finite numbers that fit float32"),
+        ([-1e300, 1.0], None, r"mean: got -1e\+300"),
+        (torch.tensor([-1e300, 1.0], dtype=torch.float64), None, r"mean: got -1e\+300"),
     ]:
         with pytest.raises(ValueError, match=message):
             norm.set_stats(mean, std)
+        with pytest.raises(ValueError, match=message):
+            blocks.FloatNormalization(2).double().set_stats(mean, std)
         assert norm.mean.tolist() == [0, 0]
+        assert norm.std.tolist() == [1, 1]
+    smallest = 2.0**-126
+    norm.set_stats([3e38, -3e38], [smallest, 1.0])
+    assert norm.std[0].item() == smallest
+    assert norm.mean.tolist() == torch.tensor([3e38, -3e38]).tolist()
+
+
+def test_float_statistics_of_a_network_are_checked():
+    net = iqn_blocks.build(tiny_float(float_input_dim=2))
+    with pytest.raises(ValueError, match=r"std: got 1e-40, .* from 1\.18e-38"):
+        net.set_float_stats(None, [1.0, 1e-40])
 
 
 def test_encoder_layers_differ_from_the_start():
@@ -268,9 +320,13 @@ def test_encoder_layers_differ_from_the_start():
 
 
 def test_transformer_arguments_are_checked():
-    with pytest.raises(ValueError, match="d_model: 5 does not divide the state width D = 8"):
+    with pytest.raises(
+        ValueError, match="d_model: found 5, which does not divide .* D = 8; .*set d_model to 4"
+    ):
         blocks.IQNTransformerTrunk(8, 5)
-    with pytest.raises(ValueError, match="n_heads: 3 does not divide d_model = 4"):
+    with pytest.raises(
+        ValueError, match="n_heads: found 3, which does not divide d_model = 4; .* n_heads to [24]"
+    ):
         blocks.native_encoder(4, n_layers=1, n_heads=3)
 
 
@@ -298,8 +354,11 @@ def test_orthogonal_init():
 
 
 def test_relu_of_minus_infinity_is_zero():
-    layer = blocks.HiddenLayer(2, 2, activation="relu")
-    assert layer.finish(torch.tensor([[-torch.inf, 1.0]])).tolist() == [[0.0, 1.0]]
+    layer = blocks.HiddenLayer(1, 1, activation="relu")
+    nn.init.constant_(layer.linear.weight, 4)
+    nn.init.zeros_(layer.linear.bias)
+    assert layer.linear(torch.tensor([[-3e38]])).item() == -math.inf
+    assert layer(torch.tensor([[-3e38]])).item() == 0
 
 
 def test_dropout_of_attention_weights():

@@ -7,15 +7,26 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
+from torch.distributed.fsdp import fully_shard
 
 import iqn_blocks
 from iqn_blocks import CheckpointError
 from iqn_blocks.checkpoint import load_weights, save_pretrained
 from tests import compare, grid
-from tests.checkpoints import CONFIG, WEIGHTS, assert_same, build, rewrite
+from tests.checkpoints import (
+    CONFIG,
+    WEIGHTS,
+    assert_same,
+    build,
+    change_settings,
+    rewrite,
+    to_version_1,
+)
 from tests.configs import tiny, tiny_btr, tiny_transformer
+from tests.registration import forget_later
 
 CLASSIC = grid.classic_grid()
 SAMPLE = list(CLASSIC)[::17]
@@ -144,10 +155,26 @@ def test_files(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == [CONFIG, WEIGHTS]
     data = json.loads((folder / CONFIG).read_text())
     assert data["format"] == "iqn-blocks"
-    assert data["format_version"] == 1
+    assert data["format_version"] == 2
     assert data["library_version"] == iqn_blocks.__version__
     assert iqn_blocks.Config.model_validate(data["config"]) == net.config
     assert set(load_file(folder / WEIGHTS)) == set(net.state_dict())
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        assert file.metadata() == {"iqn-blocks": (folder / CONFIG).read_text()}
+
+
+def test_the_copy_of_the_settings_does_not_count(tmp_path):
+    net = build(tiny())
+    build(tiny_btr()).save_pretrained(tmp_path)
+    other = (tmp_path / CONFIG).read_bytes()
+    net.save_pretrained(tmp_path)
+    for content in (other, b"notes", None):
+        (tmp_path / CONFIG).unlink()
+        if content is not None:
+            (tmp_path / CONFIG).write_bytes(content)
+        assert_same(iqn_blocks.from_pretrained(tmp_path), net)
+        if content is None:
+            load_weights(build(tiny(), seed=1), tmp_path)
 
 
 def test_equal_networks_give_equal_files(tmp_path):
@@ -196,6 +223,23 @@ def test_nothing_stays_tied_to_the_file(tmp_path):
     assert_same(loaded, net)
 
 
+@pytest.mark.parametrize("function", [save_pretrained, load_weights])
+def test_what_is_no_folder(function, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    net = build(tiny())
+    net.save_pretrained("best")
+    with pytest.raises(
+        CheckpointError, match=r"found ''; expected a path; '\.' is the current fol"
+    ):
+        function(net, "")
+    for file in (tmp_path / "best" / WEIGHTS, f"best/{CONFIG}"):
+        with pytest.raises(CheckpointError, match=f"{file}: is a file; .*pass '.*best', which"):
+            function(net, file)
+    with pytest.raises(CheckpointError, match="found ''"):
+        iqn_blocks.from_pretrained("")
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
 # Compiled networks
 
 
@@ -232,6 +276,12 @@ def test_dtype_argument(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
 def test_dtype_must_be_floating(dtype, tmp_path):
     with pytest.raises(ValueError, match=f"floating dtype, got {dtype}"):
+        round_trip(build(tiny()), tmp_path, dtype=dtype)
+
+
+@pytest.mark.parametrize(("dtype", "way_out"), [("bfloat16", "torch.bfloat16"), (3, "such as")])
+def test_dtype_that_is_none(dtype, way_out, tmp_path):
+    with pytest.raises(ValueError, match=f"floating dtype, got {dtype!r}; write .*{way_out}"):
         round_trip(build(tiny()), tmp_path, dtype=dtype)
 
 
@@ -312,6 +362,8 @@ def test_all_misfits_come_together(tmp_path):
 def test_weights_of_another_network(tmp_path):
     build(tiny()).save_pretrained(tmp_path / "a")
     build(tiny_btr()).save_pretrained(tmp_path / "b")
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        to_version_1(folder)
     (tmp_path / "a" / WEIGHTS).write_bytes((tmp_path / "b" / WEIGHTS).read_bytes())
     with pytest.raises(CheckpointError, match=f"{WEIGHTS}: is damaged, incomplete or of another"):
         iqn_blocks.from_pretrained(tmp_path / "a")
@@ -339,7 +391,7 @@ class Odd(nn.Module):
 
 @pytest.fixture
 def odd(monkeypatch):
-    monkeypatch.setattr("iqn_blocks.registry._ENCODERS", dict(iqn_blocks.registry._ENCODERS))
+    forget_later(monkeypatch)
     iqn_blocks.register("odd")(Odd)
     own = {"topology": "odd", "topology_options": {"width": 8}, "vis": {"no_image": True}}
     torch.manual_seed(0)
@@ -364,11 +416,22 @@ def test_encoder_of_a_user(odd, tmp_path):
 
 def test_encoder_that_is_not_registered(odd, tmp_path, monkeypatch):
     odd.save_pretrained(tmp_path)
-    monkeypatch.delitem(iqn_blocks.registry._ENCODERS, "odd")
+    monkeypatch.delitem(iqn_blocks.registry._PARTS["topology"], "odd")
     with pytest.raises(
-        CheckpointError, match=r"(?s)config\.json.*'odd' is not registered.*register"
+        CheckpointError, match=r"(?s)model\.safetensors.*'odd' is not registered.*register"
     ):
         iqn_blocks.from_pretrained(tmp_path)
+
+
+def test_an_encoder_that_may_load_models_needs_the_callers_trust(odd, tmp_path):
+    odd.save_pretrained(tmp_path)
+    data = json.loads((tmp_path / CONFIG).read_text())
+    data["config"]["nn"]["encoder"]["hf_embedding"] = {"trust_remote_code": True}
+    change_settings(tmp_path, config=data["config"])
+    with pytest.raises(CheckpointError, match=r"holds trust_remote_code.*pass trust_remote_code="):
+        iqn_blocks.from_pretrained(tmp_path)
+    loaded = iqn_blocks.from_pretrained(tmp_path, trust_remote_code=True)
+    assert torch.equal(loaded.encoder.first.weight, odd.encoder.first.weight)
 
 
 def test_state_that_is_no_tensor(odd, tmp_path, monkeypatch):
@@ -409,6 +472,27 @@ def _save_as_rank(rank: int, folder: Path) -> None:
     build(tiny(), seed=rank).save_pretrained(folder / "network")
     build(tiny(), seed=rank).save_pretrained(folder / f"of_rank_{rank}")
     torch.distributed.destroy_process_group()
+
+
+def _save_sharded(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
+    )
+    net = build(tiny_transformer())
+    fully_shard(net.value_head)
+    fully_shard(net)
+    assert any(p.to_local().numel() < p.numel() for p in net.parameters())
+    net.save_pretrained(folder / "network")
+    with pytest.raises(ValueError, match=r"net: is sharded .*load it and push that"):
+        iqn_blocks.push_to_hub(net, "me/racer")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_a_sharded_network_is_saved_whole(tmp_path):
+    torch.multiprocessing.spawn(_save_sharded, (tmp_path,), nprocs=2)
+    assert_same(iqn_blocks.from_pretrained(tmp_path / "network"), build(tiny_transformer()))
 
 
 @pytest.mark.slow

@@ -16,16 +16,38 @@ from safetensors.torch import load, save
 import iqn_blocks
 from iqn_blocks import CheckpointError
 from iqn_blocks.checkpoint.loading import read_folder
-from tests.checkpoints import CONFIG, WEIGHTS, assert_same, build, change_config, rewrite
+from tests.checkpoints import (
+    CONFIG,
+    WEIGHTS,
+    assert_same,
+    build,
+    change_config,
+    change_settings,
+    rewrite,
+    settings_sha256,
+    to_version_1,
+)
 from tests.configs import tiny_transformer
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def written(request, tmp_path_factory):
+    """The network and its two files, in either version of the format."""
+    folder = tmp_path_factory.mktemp("saved")
+    net = build(tiny_transformer())
+    net.save_pretrained(folder)
+    if request.param == 1:
+        to_version_1(folder)
+    return net, {name: (folder / name).read_bytes() for name in (CONFIG, WEIGHTS)}
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """The network and its two files."""
+    """As format version 1, where config.json counts."""
     folder = tmp_path_factory.mktemp("saved")
     net = build(tiny_transformer())
     net.save_pretrained(folder)
+    to_version_1(folder)
     return net, {name: (folder / name).read_bytes() for name in (CONFIG, WEIGHTS)}
 
 
@@ -34,6 +56,12 @@ def folder(saved, tmp_path):
     for name, content in saved[1].items():
         (tmp_path / name).write_bytes(content)
     return tmp_path
+
+
+def test_a_whole_folder_of_either_version(written, tmp_path):
+    for name, content in written[1].items():
+        (tmp_path / name).write_bytes(content)
+    assert_same(iqn_blocks.from_pretrained(tmp_path), written[0])
 
 
 def refused(folder: Path, file: str, reason: str = "") -> None:
@@ -54,30 +82,35 @@ def with_bit_flipped(content: bytes, index: int, bit: int) -> bytes:
 # Weights
 
 
-def test_truncated_weights(saved, folder):
-    content = saved[1][WEIGHTS]
+def test_truncated_weights(written, tmp_path):
+    content = written[1][WEIGHTS]
+    (tmp_path / CONFIG).write_bytes(written[1][CONFIG])
     header = 8 + struct.unpack("<Q", content[:8])[0]
     lengths = {*range(10), header - 1, header, header + 1, len(content) - 1}
     lengths |= set(random.Random(0).sample(range(len(content)), 100))
     for length in lengths:
-        (folder / WEIGHTS).write_bytes(content[:length])
-        refused(folder, WEIGHTS, "damaged, incomplete or of another save")
+        (tmp_path / WEIGHTS).write_bytes(content[:length])
+        refused(tmp_path, WEIGHTS, "damaged, incomplete or of another save")
 
 
-def test_appended_weights(saved, folder):
-    (folder / WEIGHTS).write_bytes(saved[1][WEIGHTS] + b"\0")
-    refused(folder, WEIGHTS, "damaged")
+def test_appended_weights(written, tmp_path):
+    (tmp_path / CONFIG).write_bytes(written[1][CONFIG])
+    (tmp_path / WEIGHTS).write_bytes(written[1][WEIGHTS] + b"\0")
+    refused(tmp_path, WEIGHTS, "damaged")
 
 
-def test_flipped_bits_in_weights(saved, folder):
-    content = saved[1][WEIGHTS]
+def test_flipped_bits_in_weights(written, tmp_path):
+    """Where they make other settings, these may be refused before the digest is."""
+    content = written[1][WEIGHTS]
+    (tmp_path / CONFIG).write_bytes(written[1][CONFIG])
     header = 8 + struct.unpack("<Q", content[:8])[0]
     draw = random.Random(0)
-    indices = [*range(8), *draw.sample(range(8, header), 60)]
+    indices = [*range(8), *draw.sample(range(8, header), 200)]
     indices += draw.sample(range(header, len(content)), 60)
     for index in indices:
-        (folder / WEIGHTS).write_bytes(with_bit_flipped(content, index, draw.randrange(8)))
-        refused(folder, WEIGHTS, "damaged")
+        (tmp_path / WEIGHTS).write_bytes(with_bit_flipped(content, index, draw.randrange(8)))
+        metadata = b"__metadata__" in content and 8 <= index < header
+        refused(tmp_path, WEIGHTS, "" if metadata else "damaged")
 
 
 def header(length: int, text: bytes = b"", data: bytes = b"") -> bytes:
@@ -167,13 +200,25 @@ def test_names_with_path_tricks(saved, folder):
     assert sorted(path.name for path in folder.iterdir()) == [CONFIG, WEIGHTS]
 
 
+def test_messages_are_bounded(saved, folder):
+    tensors = load(saved[1][WEIGHTS])
+    rewrite(folder, tensors | {f"{i}" + "x" * 500: torch.zeros(1) for i in range(1000)})
+    with pytest.raises(CheckpointError, match=r"unexpected: .*xxx") as caught:
+        iqn_blocks.from_pretrained(folder)
+    assert len(str(caught.value).encode()) <= 8192
+    change_config(folder, **{"k" * 10_000: 1})
+    with pytest.raises(CheckpointError, match=r"(?s)unknown key 'kkk.*cut: \d+ bytes") as caught:
+        iqn_blocks.from_pretrained(folder)
+    assert len(str(caught.value).encode()) <= 8192
+
+
 def test_empty_tensors_do_not_fit(saved, folder):
     tensors = load(saved[1][WEIGHTS])
     rewrite(folder, {name: tensor[:0] for name, tensor in tensors.items()})
     refused(folder, WEIGHTS, "does not fit the network")
 
 
-# config.json
+# Settings: in config.json where the format is version 1
 
 
 def test_truncated_config(saved, folder):
@@ -226,7 +271,7 @@ CONFIGS = {
     "a number of 5000 digits": (b'{"format": ' + b"1" * 5000 + b"}", "is not JSON"),
     "a key twice": (b'{"format": 1, "format": 2}', "the same key twice"),
     "deep nesting": (b'{"format": ' + b"[" * 100_000, "nested too deeply"),
-    "another format": (b'{"model_type": "vit"}', "is not the config.json of an iqn-blocks"),
+    "another format": (b'{"model_type": "vit"}', "is not of an iqn-blocks checkpoint"),
     "YAML": (b"format: iqn-blocks\n", "is not JSON"),
     "keys missing": (
         b'{"format": "iqn-blocks", "format_version": 1}',
@@ -243,11 +288,11 @@ def test_config_that_is_none(name, folder):
 
 
 def test_newer_format(folder):
-    change_config(folder, format_version=2, library_version="9.0", layers=[])
+    change_config(folder, format_version=3, library_version="9.0", layers=[])
     refused(
         folder,
         CONFIG,
-        "has format version 2, written by iqn-blocks '9.0' (str); this version reads up to 1: "
+        "has format version 3, written by iqn-blocks '9.0' (str); this version reads up to 2: "
         "upgrade iqn-blocks",
     )
 
@@ -303,20 +348,49 @@ def test_a_digest_cannot_lead_out_of_the_folder(saved, folder):
     refused(folder, CONFIG, "weights_sha256: expected 64 hexadecimal digits")
 
 
-def test_dtypes_and_layouts_of_unknown_names(saved, folder):
-    for key, value in [("other_dtypes", {"x": "int8"}), ("channels_last", ["x", 3, None])]:
-        change_config(folder, **{key: value})
-        with pytest.raises(CheckpointError, match="was changed after it was saved"):
-            iqn_blocks.from_pretrained(folder)
+WRONG_SETTINGS = {
+    "no dtype for parameters": ({"dtype": "int64"}, r"dtype: expected one of float64, .*'int64'"),
+    "unknown name": ({"other_dtypes": {"x": "int8"}}, "other_dtypes: x is int8, expected the name"),
+    "whole numbers for a parameter": (
+        {"other_dtypes": {"value_head.readout.bias": "int8"}},
+        "other_dtypes: value_head.readout.bias is int8, expected the name and dtype of a tensor",
+    ),
+    "unknown layout": ({"channels_last": ["x"]}, "channels_last: x, expected the name of a tensor"),
+    "layout of a vector": (
+        {"channels_last": ["value_head.readout.bias"]},
+        "channels_last: value_head.readout.bias, expected the name of a tensor of four dimensions",
+    ),
+    "no names": ({"channels_last": ["x", 3, None]}, "channels_last: expected names, found "),
+}
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("name", WRONG_SETTINGS)
+def test_settings_that_do_not_fit_but_have_a_digest_that_holds(name, version, tmp_path):
+    changes, reason = WRONG_SETTINGS[name]
+    build(tiny_transformer()).save_pretrained(tmp_path)
+    if version == 1:
+        to_version_1(tmp_path)
+        data = json.loads((tmp_path / CONFIG).read_text()) | changes
+        change_config(tmp_path, **changes, settings_sha256=settings_sha256(data))
+    else:
+        change_settings(tmp_path, **changes)
+    with pytest.raises(CheckpointError, match=reason) as caught:
+        iqn_blocks.from_pretrained(tmp_path)
+    assert str(caught.value).startswith(str(tmp_path))
+    assert "was changed" not in str(caught.value)
 
 
 # Files
 
 
-@pytest.mark.parametrize("file", [CONFIG, WEIGHTS])
-def test_missing_file(file, folder):
-    (folder / file).unlink()
-    refused(folder, file)
+def test_missing_file(saved, folder):
+    (folder / CONFIG).unlink()
+    refused(folder, WEIGHTS, "it holds no settings, and there is no config.json beside it")
+    (folder / WEIGHTS).unlink()
+    refused(folder, WEIGHTS, "not found")
+    (folder / CONFIG).write_bytes(saved[1][CONFIG])
+    refused(folder, WEIGHTS, "not found")
 
 
 @pytest.mark.parametrize("file", [CONFIG, WEIGHTS])
@@ -330,21 +404,25 @@ def test_what_is_no_file(kind, file, folder):
         os.mkfifo(path)
     else:
         path.symlink_to(path if kind == "link to itself" else folder / "nowhere")
-    refused(folder, file)
+    refused(folder, WEIGHTS if kind == "dangling link" else file)
 
 
 def test_missing_folder(tmp_path):
-    refused(tmp_path / "nowhere", CONFIG, "No such file")
-    with pytest.raises(CheckpointError, match=r"nowhere/config\.json"):
+    refused(tmp_path / "nowhere", WEIGHTS, "not found")
+    with pytest.raises(CheckpointError, match=r"nowhere/model\.safetensors: not found"):
         iqn_blocks.from_pretrained(f"{tmp_path}/nowhere/")
-    with pytest.raises(CheckpointError, match=r"\./nowhere/config\.json|nowhere/config\.json"):
+    with pytest.raises(CheckpointError, match=r"nowhere/model\.safetensors: not found"):
         iqn_blocks.from_pretrained("./nowhere")
 
 
-def test_folder_that_is_a_file(tmp_path):
-    file = tmp_path / "file"
-    file.touch()
-    refused(file, CONFIG, "Not a directory")
+def test_folder_that_is_a_file(folder):
+    with pytest.raises(CheckpointError) as caught:
+        iqn_blocks.from_pretrained(folder / WEIGHTS)
+    assert str(caught.value) == (
+        f"{folder / WEIGHTS}: is a file; a checkpoint is a folder: pass '{folder}', which holds "
+        "it, or another one"
+    )
+    refused(folder / WEIGHTS / "x", WEIGHTS, "Not a directory")
 
 
 def test_names_that_no_system_has(tmp_path):

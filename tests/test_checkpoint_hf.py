@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import time
 
 import pytest
 import torch
+from transformers import AutoModel
 
 import iqn_blocks
 from iqn_blocks import CheckpointError
 from iqn_blocks.checkpoint.card import model_card
 from tests import compare, grid, tiny_models
-from tests.checkpoints import CONFIG, assert_same, change_config
+from tests.checkpoints import CONFIG, WEIGHTS, assert_same, change_settings, to_version_1
+from tests.test_hf import trunk_config, vision_config
 from tests.test_multimodal_grid import CASES, CONFIGS, TEXT, VISION, placed
 
 HF_VISION = list(grid.hf_vision_grid(CASES))
@@ -118,6 +121,7 @@ def test_card(models):
 def test_deeply_nested_recipe(models, tmp_path):
     folder = tmp_path / "network"
     build(VIT, models).save_pretrained(folder)
+    to_version_1(folder)
     text = (folder / CONFIG).read_text()
     for depth in (100, 300, 900, 3000):
         deep = text.replace('"vision": {', '"vision": {"x": ' + "[" * depth + "]" * depth + ",", 1)
@@ -136,9 +140,9 @@ def test_code_of_a_model_runs_only_if_the_caller_says_so(nested, models, tmp_pat
     vision = data["backbones"]["vision"]["config"]
     target = vision.setdefault("parts", [{}])[0] if nested else vision
     target["auto_map"] = {"AutoConfig": "someone/model--code.Config"}
-    change_config(folder, **data)
+    change_settings(folder, **data)
     with pytest.raises(
-        CheckpointError, match=r"config\.json: .*needs code of its own.*trust_remote"
+        CheckpointError, match=r"model\.safetensors: .*needs code of its own.*trust_remote"
     ):
         iqn_blocks.from_pretrained(folder)
 
@@ -152,7 +156,6 @@ def test_recipe_that_no_model_can_be_built_from(models, tmp_path):
         (("vision", "config", "hidden_size"), "wide"),
         (("vision", "config", "hidden_size"), 8),
         (("vision", "config"), None),
-        (("vision", "processor"), {}),
         (("vision", "processor"), {"size": {"height": -1, "width": 1e3}}),
         (("vision",), {}),
         (("vision",), []),
@@ -162,8 +165,8 @@ def test_recipe_that_no_model_can_be_built_from(models, tmp_path):
         for key in path[:-1]:
             inner = inner[key]
         inner[path[-1]] = value
-        change_config(folder, backbones=backbones)
-        with pytest.raises(CheckpointError, match=r"config\.json"):
+        change_settings(folder, backbones=backbones)
+        with pytest.raises(CheckpointError, match=r"model\.safetensors: "):
             iqn_blocks.from_pretrained(folder)
 
 
@@ -173,11 +176,42 @@ def test_a_model_is_never_looked_up(models, tmp_path, request):
     build(VIT, models).save_pretrained(folder)
     data = json.loads((folder / CONFIG).read_text())
     data["config"]["nn"]["vis"]["transformer"]["trust_remote_code"] = True
-    change_config(folder, config=data["config"], backbones={})
+    change_settings(folder, config=data["config"], backbones={})
     request.getfixturevalue("offline")
     for trust in (False, True):
         with pytest.raises(CheckpointError) as caught:
             iqn_blocks.from_pretrained(folder, trust_remote_code=trust)
         assert str(caught.value) == (
-            f"{folder / CONFIG}: backbones: expected vision (config, processor), found none"
+            f"{folder / WEIGHTS}: backbones: expected vision (config, processor), found none"
         )
+
+
+TOO_LARGE = {
+    "width": ({"hidden_size": 10**6}, r"is \(1, 1, 1000000\), saved is \(1, 1, 16\)"),
+    "layers": ({"num_hidden_layers": 10**9}, "num_hidden_layers: expected at most 1000, found 10"),
+    "hidden layers": ({"intermediate_size": 10**13}, r"is \(10000000000000, 16\), saved is \(24, "),
+    "image": ({"image_size": 10**6}, r"position_embeddings is \(1, 15625000001, 16\), saved is"),
+    "words": ({"vocab_size": 10**10}, r"is \(10000000000, 16\), too large for what is saved"),
+    "labels": ({"num_labels": 10**9}, "num_labels: expected at most 1000, found 10"),
+}
+
+
+@pytest.mark.parametrize("name", TOO_LARGE)
+def test_sizes_are_compared_before_anything_is_allocated(name, folders, tmp_path, monkeypatch):
+    changes, reason = TOO_LARGE[name]
+    model, config = ("bert", trunk_config) if name == "words" else ("vit", vision_config)
+    iqn_blocks.build(config(folders[model])).save_pretrained(tmp_path)
+    backbones = json.loads((tmp_path / CONFIG).read_text())["backbones"]
+    backbones["trunk" if name == "words" else "vision"]["config"] |= changes
+    change_settings(tmp_path, backbones=backbones)
+    make = AutoModel.from_config
+
+    def on_meta(*args, **kwargs):
+        assert torch.empty(1).is_meta
+        return make(*args, **kwargs)
+
+    monkeypatch.setattr("transformers.AutoModel.from_config", on_meta)
+    start = time.monotonic()
+    with pytest.raises(CheckpointError, match=reason):
+        iqn_blocks.from_pretrained(tmp_path)
+    assert time.monotonic() - start < 5

@@ -111,9 +111,11 @@ def test_a_folder_that_exists_is_no_hub_id(hub, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="revision, token: me/racer is a folder, not a hub id"):
         iqn_blocks.from_pretrained("me/racer", revision="v2", token="t")
     (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match=r"file/config\.json: cannot be read: Not a dir"):
+    with pytest.raises(
+        CheckpointError, match=r"file: is a file; a checkpoint is a folder: pass '\.'"
+    ):
         iqn_blocks.from_pretrained("file")
-    with pytest.raises(CheckpointError, match=r"absent/config\.json: cannot be read: No such file"):
+    with pytest.raises(CheckpointError, match=r"absent/model\.safetensors: not found"):
         iqn_blocks.from_pretrained(Path("absent"))
     assert hub[0] == []
 
@@ -129,6 +131,11 @@ def offline(monkeypatch):
 def test_hub_that_cannot_be_reached(offline, tmp_path):
     with pytest.raises(CheckpointError, match="me/racer: there is no such folder, and the hub"):
         iqn_blocks.from_pretrained("me/racer", cache_dir=tmp_path)
+
+
+def test_pushing_to_a_hub_that_cannot_be_reached(offline):
+    with pytest.raises(OSError, match=r"me/racer: was not pushed: .*offline mode.*save_pretrained"):
+        iqn_blocks.push_to_hub(build(tiny()), "me/racer")
 
 
 def test_name_that_the_hub_refuses(offline, tmp_path):
@@ -222,10 +229,10 @@ def test_card_counts_frozen_parameters():
 
 
 def test_card_lists_every_key():
-    notes = {"a": "x | y", "b": "`z`\nsecond line", "c": {}, "d": [1] * 9}
+    notes = {"a": "x | y", "b": "`z`\nsecond line", "c": {}, "d": [1] * 9, "e` |\n# f": 1}
     config = merge(tiny(float_inputs_mean=[0.5] * 5), {"nn": {"training": notes}})
     card = model_card(build(config), "me/racer")
-    rows = dict(re.findall(r"^\| `([\w.]+)` \| (.*) \|$", card.partition("## Conf")[2], re.M))
+    rows = dict(re.findall(r"^\| `(.+?)` \| (.*) \|$", card.partition("## Conf")[2], re.M))
     assert rows["n_actions"] == "`3`"
     assert rows["float_inputs_mean"] == "`[0.5, 0.5, 0.5, 0.5, 0.5]`"
     assert rows["nn.iqn.embedding_dimension"] == "`6`"
@@ -234,4 +241,12 @@ def test_card_lists_every_key():
     assert rows["nn.training.a"] == r'`"x \| y"`'
     assert rows["nn.training.b"] == r"""`"'z'\nsecond line"`"""
     assert rows["nn.training.c"] == "`{}`"
+    assert rows[r"nn.training.e' \|\n# f"] == "`1`"
     assert rows["nn.training.d"] == "9 values, see `config.json`"
+
+
+def test_card_quotes_a_name_that_is_none():
+    card = model_card(build(tiny()), 'me/`x`"\n# y')
+    assert '\n# `"me/\'x\'\\"\\n# y"`\n' in card
+    assert 'iqn_blocks.from_pretrained("me/`x`\\"\\n# y").eval()' in card
+    assert "\n# y" not in card

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -121,7 +124,7 @@ def test_the_same_key_in_two_blocks_is_no_duplicate(write: Write) -> None:
         ("a.yaml", "a: !!python/name:os.system x", "line 1: is not YAML: could not determine"),
         ("a.yaml", "a: !mine 3", "line 1: is not YAML: could not determine a constructor"),
         ("a.yaml", "a: !!set {b}", "line 1: found the tag tag:yaml.org,2002:set"),
-        ("a.yaml", "a: 2024-13-45", "is not YAML: month must be in 1..12"),
+        ("a.yaml", "a: 2024-13-45", "line 1: found '2024-13-45' (str), which is no timestamp"),
         ("a.yaml", "? [a, b]\n: 3", "line 1: found the key ['a', 'b'] (list); accepted: strings"),
         ("a.yaml", "a:\n  <<: 3", "line 2: found 3 (int) after <<; accepted: blocks"),
         ("a.json", "{'n_actions': 3}", "is not JSON: Expecting property name"),
@@ -248,3 +251,47 @@ def test_free_blocks_keep_what_they_are_given() -> None:
     kept = parse(nested("nn.training", value)).to_dict()["nn"]["training"]
     assert kept == {"a": deep(60), "b": [0, 1, 2], "c": [0.5, True, None], "d": {}}
     assert [type(item) for item in kept["c"][:2]] == [float, bool]
+
+
+@pytest.mark.parametrize("tagged", ["!!bool x", "!!timestamp x", "!!int ''", "!!float ''"])
+def test_a_tag_that_does_not_fit_its_value(write: Write, tagged: str) -> None:
+    _, kind, value = tagged.replace("!!", "! ").split()
+    value = value.strip("'")
+    text = f"n_actions: 3\nfloat_input_dim: {tagged}\n"
+    message = refuses(write("a.yaml", text))
+    assert message.startswith(f"line 2: found {value!r} (str), which is no {kind}; accepted: ")
+    assert message.endswith("put it in quotes, without a tag")
+
+
+@pytest.mark.parametrize("name", ["a.yaml", "a.json"])
+def test_a_pipe_is_no_file(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    assert "it is a pipe or a device, not a file" in refuses(tmp_path / name)
+
+
+@pytest.mark.parametrize("path", [(), ("nn",), ("nn", "iqn")])
+def test_many_unknown_keys(path: tuple[str, ...]) -> None:
+    """Looking for near names of all of them would take minutes."""
+    config: Any = {f"key_{i}": i for i in range(150_000)}
+    for key in reversed(path):
+        config = {key: config}
+    start = time.process_time()
+    with pytest.raises(ConfigError) as error:
+        parse(config)
+    assert time.process_time() - start < 2  # about half a second
+    message = str(error.value)
+    missing = len(REQUIRED)
+    assert message.startswith(f"{150_000 + missing} faults in the configuration:\n")
+    assert f"{'.'.join([*path, 'key_0'])}: unknown key; " in message
+    assert len(message.encode()) <= 8192
+
+
+def test_long_messages_are_cut() -> None:
+    """A hundred faults with long keys; what is cut is counted."""
+    with pytest.raises(ConfigError) as error:
+        parse({**REQUIRED, "nn": {"é" * 79 + str(i): "x" * 90 for i in range(500)}})
+    message = str(error.value)
+    assert 8000 < len(message.encode()) <= 8192
+    assert re.search(r"…\n\(cut: \d+ bytes in all\)$", message)
+    assert str(ConfigError("x" * 8192)) == "x" * 8192
+    assert str(pickle.loads(pickle.dumps(error.value))) == message

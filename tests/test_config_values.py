@@ -11,7 +11,9 @@ import pytest
 
 from iqn_blocks import ConfigError
 from iqn_blocks.config import Config, parse
+from iqn_blocks.config.part import PartOf
 from iqn_blocks.kinds import (
+    MAX_LAYERS,
     MAX_REAL,
     MAX_SIZE,
     Choice,
@@ -28,6 +30,7 @@ from .config_cases import KEYS, nested, of_kind
 WHOLE, REAL, TEXT = of_kind(Whole), of_kind(Real), of_kind(Text)
 FLAGS, CHOICES, FREE = of_kind(Flag), of_kind(Choice), of_kind(FreeMapping)
 SEQUENCES = of_kind(Sequence)
+PARTS = of_kind(PartOf)
 NOT_A_NUMBER = (True, np.True_, "8", None, [], {}, 1j, b"8", object())
 
 
@@ -43,7 +46,7 @@ def refuses(path: str, value: object) -> str:
 
 
 def test_the_walk_found_keys_of_every_kind() -> None:
-    groups = WHOLE, REAL, TEXT, FLAGS, CHOICES, FREE, SEQUENCES
+    groups = WHOLE, REAL, TEXT, FLAGS, CHOICES, FREE, SEQUENCES, PARTS
     assert all(groups)
     assert sorted(path for group in groups for path in group) == sorted(KEYS)
 
@@ -53,7 +56,8 @@ def test_sizes_are_whole_numbers_in_range(path: str) -> None:
     kind, build = KEYS[path].kind, KEYS[path].build
     assert isinstance(kind, Whole)
     assert kind.low in (0, 1)
-    assert kind.high == MAX_SIZE == 65_536
+    is_count = path.endswith("layers")
+    assert kind.high == (MAX_LAYERS if is_count else MAX_SIZE) == (1_024 if is_count else 65_536)
     for value in (kind.low, kind.high, np.int64(7), np.uint8(7), np.array(7)):
         built = build(value)
         assert built == int(value)

@@ -9,7 +9,8 @@ import pytest
 
 import iqn_blocks
 from docs.generator.pages import pages as generated_pages
-from iqn_blocks import registry
+
+from .registration import forget_later
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -41,7 +42,7 @@ def pages_with_examples() -> list[object]:
 @pytest.mark.parametrize("page", pages_with_examples())
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # What a page registers is forgotten after it.
-    monkeypatch.setattr(registry, "_ENCODERS", dict(registry._ENCODERS))
+    forget_later(monkeypatch)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "docs").symlink_to(ROOT / "docs")  # examples read docs/configs as from the checkout
     text = page.read_text(encoding="utf-8")

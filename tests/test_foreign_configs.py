@@ -7,7 +7,6 @@ it does not work otherwise.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import shutil
 
@@ -20,7 +19,7 @@ from iqn_blocks.checkpoint import load_weights
 from iqn_blocks.hf import load_model, model_from_config
 from iqn_blocks.hf.loading import leads_elsewhere
 from tests import tiny_models
-from tests.checkpoints import CONFIG, change_config
+from tests.checkpoints import CONFIG, change_settings
 from tests.configs import merge
 from tests.test_hf import trunk_config, vision_config
 from tests.test_hf_errors import damage_config
@@ -109,20 +108,14 @@ def change_recipe(stranger, change):
     data = json.loads((folder / CONFIG).read_text())
     data["config"]["nn"][block][key]["trust_remote_code"] = True
     data["backbones"][name]["config"] = change(data["backbones"][name]["config"])
-    settings = {
-        key: data[key]
-        for key in ("dtype", "other_dtypes", "channels_last", "training", "config", "backbones")
-    }
-    text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    change_config(folder, **data | {"settings_sha256": digest})
+    change_settings(folder, **data)
     return folder
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_network_of_a_stranger(way, stranger, trace):
     folder = change_recipe(stranger, lambda config: WAYS[way](config, trace))
-    with pytest.raises(CheckpointError, match=r"config\.json: .*pass trust_remote_code=True"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: .*pass trust_remote_code=True"):
         iqn_blocks.from_pretrained(folder)
     assert not trace
     with contextlib.suppress(CheckpointError):

@@ -54,6 +54,7 @@ CONFIGS = {
         trunk(transformer={"d_model": 8, **LAYER}),
         SEQUENCE,
     ],
+    "stem token": [CNN, trunk(fusion_encoder="linear"), SEQUENCE],
     "features": [
         NO_IMAGE,
         trunk(fusion_encoder="linear", float_token_layout="per_feature"),
@@ -114,11 +115,16 @@ FROZEN = {
         linears("to_tokens", "trunk.convs.0", "trunk.projection", "output") | {"position"},
     ),
     "sequence": (
-        PATCHES | layer("vision.encoder.layers.0") | linears("vision.projection"),
+        PATCHES | layer("vision.encoder.layers.0"),
         set(),
-        linears("float_tokens.projection", "output")
+        linears("vision.projection", "float_tokens.projection", "output")
         | layer("trunk.encoder.layers.0")
         | {"position"},
+    ),
+    "stem token": (
+        VISION_STEM | linears("vision.projection"),
+        set(),
+        linears("float_tokens.projection", "output") | {"position"},
     ),
     "features": (
         set(),
@@ -126,11 +132,10 @@ FROZEN = {
         linears("float_tokens.projection", "output") | {"float_tokens.slot_embedding", "position"},
     ),
     "hidden": (
-        VIT
-        | linears("vision.projection", "vision.token_projection")
-        | layer("vision.refinement.layers.0"),
+        VIT | linears("vision.projection") | layer("vision.refinement.layers.0"),
         FLOAT_MLP,
         GPT2
+        | linears("vision.token_projection")
         | linears("float_tokens.projection", "output")
         | linears("trunk.input_projection", "trunk.output_projection")
         | {"position"},
@@ -192,4 +197,6 @@ def test_frozen_parts_stay_while_the_others_learn(folders):
     net = build("hidden", folders, "vis", "float")
     net(*net.example_inputs(3), 4)[0].sum().backward()
     for name, parameter in net.named_parameters():
-        assert (parameter.grad is None) == name.startswith(("encoder.vision", "encoder.float_mlp"))
+        branches = name.startswith(("encoder.vision", "encoder.float_mlp"))
+        frozen = branches and "token_projection" not in name
+        assert (parameter.grad is None) == frozen

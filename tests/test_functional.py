@@ -99,8 +99,24 @@ def test_split_quantiles_is_a_view():
     assert split[1, 2].tolist() == q[2 * 2 + 1].tolist()
     assert split.data_ptr() == q.data_ptr()
     assert torch.equal(F.mean_over_quantiles(q, 3), split.mean(1))
-    with pytest.raises(ValueError, match="6 rows are not a multiple of num_quantiles = 4"):
-        F.split_quantiles(q, 4)
+
+
+@pytest.mark.parametrize("split", [F.split_quantiles, F.mean_over_quantiles])
+def test_rows_are_a_multiple_of_the_quantiles(split):
+    q = torch.arange(12.0).view(6, 2)
+    with pytest.raises(ValueError, match="q: 6 rows are not a multiple of num_quantiles = 4"):
+        split(q, 4)
+    with pytest.raises(ValueError, match="num_quantiles: must be at least 1, got 0"):
+        split(q, 0)
+    with pytest.raises(TypeError, match="num_quantiles: expected a whole number, got float"):
+        split(q, 2.0)
+
+
+def test_midpoints_need_a_quantile():
+    with pytest.raises(ValueError, match="num_quantiles: must be at least 1, got 0"):
+        F.midpoints(0)
+    with pytest.raises(TypeError, match="num_quantiles: expected a whole number, got str"):
+        F.midpoints("2")
 
 
 def test_mask_actions():

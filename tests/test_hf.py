@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 import iqn_blocks
-from iqn_blocks.hf import HFVisionTokens, PixelSpec, PixelValues, load_model
+from iqn_blocks.build import assemble
+from iqn_blocks.hf import HFVisionTokens, Models, PixelSpec, PixelValues, load_model
 from iqn_blocks.hf.models import recipes
-from iqn_blocks.registry import assemble
 from tests import tiny_models
 from tests.configs import merge
 
@@ -169,7 +169,7 @@ def test_a_recipe_rebuilds_the_structure(name, folders):
         config["nn"]["encoder"]["hf_embedding"],
     ):
         block["model_name_or_path"] = "not/there"
-    twin = assemble(iqn_blocks.Config.model_validate(config), kept)
+    twin = assemble(iqn_blocks.Config.model_validate(config), Models(kept))
     twin.load_state_dict(net.state_dict())
     inputs, tau = net.example_inputs(2), torch.rand(8, 1)
     assert torch.equal(twin.eval()(*inputs, tau=tau)[0], net.eval()(*inputs, tau=tau)[0])
@@ -192,10 +192,15 @@ def test_tokens_of_a_feature_map_are_its_positions(folders):
 @pytest.mark.parametrize(("name", "has"), [("vit", True), ("dinov2", True), ("swin", False)])
 def test_summary(name, has, folders):
     model = load_model(folders[name], "pixel_values")
-    vision = HFVisionTokens(model, PIXELS, nn.Identity(), d_model=16, out_dim=16)
-    tokens = torch.randn(2, vision.n_tokens, vision.hidden_dim)
-    assert vision.has_class_token is has
-    assert torch.equal(vision.summary(tokens), tokens[:, 0] if has else tokens.mean(1))
+    for kind, first in (("auto", has), ("first", True), ("mean", False)):
+        vision = HFVisionTokens(
+            model, PIXELS, nn.Identity(), d_model=16, out_dim=16, summary_token=kind
+        )
+        tokens = torch.randn(2, vision.n_tokens, vision.hidden_dim)
+        assert vision.has_class_token is has
+        assert torch.equal(vision.summary(tokens), tokens[:, 0] if first else tokens.mean(1))
+    with pytest.raises(ValueError, match="summary_token: got 'last', accepted are auto, first, me"):
+        HFVisionTokens(model, PIXELS, nn.Identity(), d_model=16, out_dim=16, summary_token="last")
 
 
 @pytest.mark.parametrize("name", ["vit", "dinov2"])

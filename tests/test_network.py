@@ -453,7 +453,7 @@ def test_own_encoder_through_the_registry():
             return floats * self.scale
 
     config = tiny_float(nn={"topology": "test_sum_of_floats", "topology_options": {"scale": 3.0}})
-    assert "test_sum_of_floats" in iqn_blocks.list_topologies()
+    assert "test_sum_of_floats" in iqn_blocks.list_parts("topology")
     assert iqn_blocks.route(config) == "test_sum_of_floats"
     net = iqn_blocks.build(config)
     assert net.encoder.scale.item() == 3
@@ -501,7 +501,8 @@ def test_encoder_with_another_width_than_it_promises():
         def forward(self, img, floats):
             return floats
 
-    net = iqn_blocks.build(tiny_float(nn={"topology": "test_wrong_width"}))
+    raw = {"n_actions": 3, "float_input_dim": 5, "nn": {"topology": "test_wrong_width"}}
+    net = iqn_blocks.build(merge(raw, {"nn": {"vis": {"no_image": True}}}))
     with pytest.raises(ValueError, match=r"WrongWidth: gave .*\(2, 5\), but .* \(B, 8\)"):
         net(*net.example_inputs(2))
 

@@ -141,6 +141,19 @@ def test_gradients() -> None:
         assert torch.autograd.gradcheck(distortion, (tau,))
 
 
+@pytest.mark.parametrize("distortion", MONOTONE, ids=label)
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_gradients_are_finite_up_to_the_ends(distortion: Distortion, dtype: torch.dtype) -> None:
+    limits = torch.finfo(dtype)
+    tau = [0, limits.smallest_normal / 8, limits.tiny, limits.eps, 0.5, 1 - limits.eps / 2, 1]
+    ends = torch.tensor(tau, dtype=dtype, requires_grad=True)
+    (slope,) = torch.autograd.grad(distortion(ends).sum(), ends)
+    assert slope.isfinite().all()
+    assert (slope >= 0).all()
+    if not isinstance(distortion, cvar):
+        assert slope[0] == slope[-1] == 1  # the slope of τ itself
+
+
 def test_norm_is_the_mean_of_uniforms() -> None:
     tau = torch.zeros(20_000, 1, dtype=torch.float64)
     for eta in (1, 3, 12):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -18,6 +19,7 @@ from iqn_blocks.checkpoint import from_pretrained, save_pretrained
 from iqn_blocks.errors import CheckpointError, ConfigError
 from iqn_blocks.interop import trackmania_rl
 from iqn_blocks.interop.trackmania_rl.files import read_fusion_folder
+from tests.checkpoints import to_version_1
 from tests.configs import merge, tiny
 
 THEIRS: dict[str, Any] = {
@@ -25,6 +27,10 @@ THEIRS: dict[str, Any] = {
         "n_zone_centers_in_inputs": 1,
         "n_prev_actions_in_inputs": 0,
         "n_contact_material_physics_behavior_types": 0,
+    },
+    "state_normalization": {
+        "waypoint_mean_40cp": [-4.0, 0.5, 30.0],
+        "waypoint_std_40cp": [7.0, 2.0, 11.0],
     },
     "inputs": {"actions": [{"left": True}, {"right": True}, {"brake": True}]},
     "training": {"run_name": "mine"},
@@ -74,6 +80,45 @@ def test_a_checkpoint_with_its_configuration(run: Path) -> None:
     ours = run / "ours.yaml"
     ours.write_text(yaml.safe_dump(config.to_dict()))
     assert trackmania_rl.load_checkpoint(run, ours).config == config
+
+
+def without_statistics(run: Path) -> None:
+    """Make the run one of those whose state dict has no float statistics."""
+    state = torch.load(run / "weights1.torch", weights_only=True)
+    kept = {name: value for name, value in state.items() if "float_inputs" not in name}
+    assert len(kept) == len(state) - 2
+    torch.save(kept, run / "weights1.torch")
+
+
+def test_statistics_of_the_yaml_count_where_the_file_has_none(run: Path) -> None:
+    assert original(run)["encoder.float_normalization.std"].max() <= 2  # the file's own win
+    without_statistics(run)
+    config = trackmania_rl.load_config(THEIRS)
+    net = trackmania_rl.load_checkpoint(run, run / "config.yaml")
+    stats = net.encoder.float_normalization
+    assert stats.mean.tolist() == pytest.approx(config.float_inputs_mean)
+    assert stats.std.tolist() == pytest.approx(config.float_inputs_std)
+    state = trackmania_rl.to_state_dict(net, float_stats=False)
+    assert not any("float_inputs" in name for name in state)
+    torch.save(state, run / "weights1.torch")
+    assert_same(trackmania_rl.load_checkpoint(run, THEIRS).state_dict(), net.state_dict())
+
+    start = merge(config.to_dict(), {"nn": {"init_from_pretrained": str(run)}})
+    assert_same(iqn_blocks.build(start).state_dict(), net.state_dict(), "encoder.")
+
+
+def test_statistics_that_are_nowhere(run: Path) -> None:
+    without_statistics(run)
+    nowhere = merge(
+        trackmania_rl.load_config(THEIRS).to_dict(),
+        {"float_inputs_mean": None, "float_inputs_std": None},
+    )
+    with pytest.raises(CheckpointError, match=r"missing: float_inputs_mean \(if the file keeps no"):
+        trackmania_rl.load_checkpoint(run, nowhere)
+    half = torch.load(run / "weights1.torch", weights_only=True)
+    torch.save(half | {"float_inputs_mean": torch.zeros(31)}, run / "weights1.torch")
+    with pytest.raises(CheckpointError, match="missing: float_inputs_std"):
+        trackmania_rl.load_checkpoint(run, THEIRS)
 
 
 def test_init_from_pretrained_is_not_followed_by_load_checkpoint(run: Path) -> None:
@@ -194,8 +239,16 @@ def _damaged(run: Path) -> tuple[str, str]:
 
 
 def _damaged_config(run: Path) -> tuple[str, str]:
+    to_version_1(run.with_name("ours"))
     (run.with_name("ours") / "config.json").write_bytes(b"{")
     return str(run.with_name("ours")), r"config\.json: is not JSON"
+
+
+def _pipes(run: Path) -> tuple[str, str]:
+    for name in ("model.safetensors", "config.json"):
+        (run.with_name("ours") / name).unlink()
+        os.mkfifo(run.with_name("ours") / name)
+    return str(run.with_name("ours")), r"model\.safetensors: is not a file"
 
 
 def _other_network(run: Path) -> tuple[str, str]:
@@ -204,7 +257,8 @@ def _other_network(run: Path) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(
-    "spoil", [_wrong_size, _absent, _empty_folder, _damaged, _damaged_config, _other_network]
+    "spoil",
+    [_wrong_size, _absent, _empty_folder, _damaged, _damaged_config, _other_network, _pipes],
 )
 def test_a_start_that_does_not_exist_or_fit(run: Path, spoil: Any) -> None:
     cfg = trackmania_rl.load_config(THEIRS).to_dict()

@@ -202,6 +202,23 @@ def test_faults_inside_a_backbone(folders: dict[str, str]) -> None:
         assert part in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["swin", "convnext", "vit"])
+def test_a_file_takes_the_first_token(name: str, folders: dict[str, str]) -> None:
+    """Also of models without a class token, whose mean is what a network of ours takes."""
+    file = {
+        "environment": {"n_zone_centers_in_inputs": 0, "n_prev_actions_in_inputs": 0},
+        "inputs": {"actions": [{}, {}]},
+        "nn": placed(merge(HF_VISION["nn"], {"vis": {"transformer": {"n_layers": 0}}}), folders),
+    }
+    file["nn"]["vis"]["transformer"]["model_name_or_path"] = folders[name]
+    net = iqn_blocks.build(trackmania_rl.load_config(file)).eval()
+    img, floats = net.example_inputs(2)
+    vision = net.encoder.vision
+    with torch.no_grad():
+        first = vision.projection(vision.tokens(img)[:, 0])
+        assert torch.equal(net.encoder(img, floats)[:, :8], first)
+
+
 def test_an_encoder_starts_from_a_fusion_policy(folders: dict[str, str], tmp_path: Path) -> None:
     config = placed(FLOATS, folders)
     net = iqn_blocks.build(config)

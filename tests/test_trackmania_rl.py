@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import iqn_blocks
-from iqn_blocks.blocks import NoisyLinear
+from iqn_blocks.blocks import ImpalaStem, NoisyLinear
 from iqn_blocks.errors import CheckpointError
 from iqn_blocks.interop import trackmania_rl
 from iqn_blocks.interop._transfer import split_noise
@@ -290,8 +290,22 @@ def test_missing_statistics_are_explained() -> None:
     net, literal = pair(tiny())
     state = literal.state_dict()
     del state["float_inputs_mean"]
-    with pytest.raises(CheckpointError, match="add the ones it was trained with"):
+    with pytest.raises(CheckpointError, match="give the configuration those that it was"):
         trackmania_rl.load_state_dict(net, state)
+
+
+def test_a_state_dict_without_statistics() -> None:
+    net, literal = pair(tiny(float_inputs_mean=[1.0] * 5, float_inputs_std=[2.0] * 5))
+    names = {"float_inputs_mean", "float_inputs_std"}
+    state = {name: value for name, value in literal.state_dict().items() if name not in names}
+    trackmania_rl.load_state_dict(net, state, float_stats=False)
+    assert torch.equal(net.encoder.float_normalization.std, torch.full((5,), 2.0))
+    assert_same_state(trackmania_rl.to_state_dict(net, float_stats=False), state)
+    literal.float_inputs_mean.fill_(1)
+    literal.float_inputs_std.fill_(2)
+    assert_same_values(net, literal)
+    with pytest.raises(CheckpointError, match="not in the network: float_inputs_mean"):
+        trackmania_rl.load_state_dict(net, literal.state_dict(), float_stats=False)
 
 
 def test_an_encoder_of_ones_own_has_no_names_there() -> None:
@@ -310,7 +324,51 @@ def test_an_encoder_of_ones_own_has_no_names_there() -> None:
         net = iqn_blocks.build(
             {"n_actions": 3, "float_input_dim": 5, "nn": {"topology": "trackmania_test"}}
         )
-        with pytest.raises(CheckpointError, match=r"has no names for: encoder\.scale"):
+        with pytest.raises(CheckpointError, match=r"has no names for: encoder \(Mine\)$"):
             trackmania_rl.to_state_dict(net)
     finally:
         del _ENCODERS["trackmania_test"]
+
+
+def _lookalike(known: type[nn.Module]) -> Callable[[Any], nn.Module]:
+    """A module with all attributes of another one, but of another class."""
+
+    def make(module: nn.Module) -> nn.Module:
+        assert type(module) is known
+        other = nn.Module()
+        other.__dict__.update(module.__dict__)
+        return other
+
+    return make
+
+
+def _subclass(module: nn.Module) -> nn.Module:
+    module.__class__ = type("Mine", (type(module),), {})
+    return module
+
+
+IMPALA = tiny(nn={"vis": {"cnn": {"use_impala_cnn": True, "impala_model_size": 1}}})
+LOOKALIKES: dict[str, tuple[dict[str, Any], str, Callable[[Any], nn.Module], str]] = {
+    "stem": (IMPALA, "encoder.stem", _lookalike(ImpalaStem), r"encoder\.stem \(Module\)$"),
+    "stage": (IMPALA, "encoder.stem.stages.1", _subclass, r"encoder\.stem\.stages\.1 \(Mine\)$"),
+    "head": (tiny(), "advantage_head", _subclass, r"advantage_head \(Mine\)$"),
+    "layer": (NOISY, "value_head.hidden.0.linear", _subclass, r"hidden\.0\.linear \(Mine\)$"),
+    "activation": (tiny(), "encoder.stem.activation", lambda _: nn.GELU(), r"activation \(GELU\)$"),
+    "whole": (tiny(), "", _subclass, r"for: the network \(Mine\)$"),
+}
+
+
+@pytest.mark.parametrize(("cfg", "path", "change", "message"), LOOKALIKES.values(), ids=LOOKALIKES)
+def test_a_part_of_another_type_has_no_names(
+    cfg: dict[str, Any], path: str, change: Callable[[Any], nn.Module], message: str
+) -> None:
+    net = iqn_blocks.build(cfg)
+    state = trackmania_rl.to_state_dict(net)
+    changed = change(net.get_submodule(path))
+    if path:
+        owner, _, leaf = path.rpartition(".")
+        setattr(net.get_submodule(owner), leaf, changed)
+    with pytest.raises(CheckpointError, match=message):
+        trackmania_rl.to_state_dict(net)
+    with pytest.raises(CheckpointError, match=message):
+        trackmania_rl.load_state_dict(net, state)

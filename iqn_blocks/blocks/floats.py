@@ -10,6 +10,19 @@ from torch import Tensor, nn
 
 from iqn_blocks.blocks.activation import Activation
 from iqn_blocks.blocks.dense import HiddenLayer
+from iqn_blocks.kinds import Size
+from iqn_blocks.registry import register
+
+# What the configuration accepts too: 1/std stays finite, and so does a later ``.float()``.
+_FLOAT32 = torch.finfo(torch.float32)
+_RANGES = {
+    "mean": (-_FLOAT32.max, "accepted are finite numbers that fit float32; rescale that feature"),
+    "std": (
+        _FLOAT32.tiny,
+        f"accepted are numbers from {_FLOAT32.tiny:.3g} to {_FLOAT32.max:.3g}, the normal ones of "
+        f"float32; rescale that feature, or give a constant one a std of 1",
+    ),
+}
 
 
 class FloatNormalization(nn.Module):
@@ -19,7 +32,7 @@ class FloatNormalization(nn.Module):
     the statistics in float32, so that raw values such as 1e5 do not overflow.
 
     Raises:
-        ValueError: statistics of another length than ``n_floats``, or a ``std`` that is not > 0.
+        ValueError: statistics that :meth:`set_stats` refuses.
     """
 
     mean: Tensor
@@ -43,23 +56,25 @@ class FloatNormalization(nn.Module):
         """Replace the statistics ``(F,)``, in place; ``None`` leaves one as it is.
 
         Raises:
-            ValueError: another length, a value that is not finite, or ``std`` not > 0; then neither
-                was changed.
+            ValueError: another length, a value that is infinite in float32, or a ``std`` that is
+                not > 0 or has lost digits there (below 1.2e-38); then neither was changed.
         """
         stats = {}
         for name, given in (("mean", mean), ("std", std)):
             if given is None:
                 continue
             buffer: Tensor = getattr(self, name)
-            values = torch.as_tensor(given, dtype=buffer.dtype, device=buffer.device)
+            if not isinstance(given, Tensor):
+                given = torch.tensor(given, dtype=torch.float64)  # too large for float32 is inf
+            values = given.to(buffer)
             if values.shape != buffer.shape:
                 raise ValueError(
                     f"{name}: expected shape {tuple(buffer.shape)}, got {tuple(values.shape)}"
                 )
-            if not values.is_meta and not values.isfinite().all():
-                raise ValueError(f"{name}: every value must be finite")
-            if name == "std" and not values.is_meta and not (values > 0).all():
-                raise ValueError(f"std: every value must be > 0, got {values.min().item()}")
+            low, accepted = _RANGES[name]
+            fits = (values >= low) & (values <= _FLOAT32.max)
+            if not values.is_meta and not fits.all():
+                raise ValueError(f"{name}: got {given[~fits.to(given.device)][0]:g}, {accepted}")
             stats[name] = values
         for name, values in stats.items():
             getattr(self, name).copy_(values)
@@ -81,21 +96,28 @@ class FloatNormalization(nn.Module):
         return self
 
 
+@register("mlp", slot="floats")
 class FloatMLP(nn.Module):
     """Two hidden layers over normalised scalar features: ``(B, F) -> (B, h)``.
 
     The input is cast to the parameters' dtype.
+
+    Args:
+        hidden_dim: width h of both.
+        layer_norm: LayerNorm before each activation.
+        activation: after each layer.
     """
 
     def __init__(
         self,
         n_floats: int,
-        hidden_dim: int,
+        hidden_dim: Size = 256,
         *,
         layer_norm: bool = False,
         activation: Activation = "relu",
     ) -> None:
         super().__init__()
+        self.out_dim = hidden_dim
         first = HiddenLayer(n_floats, hidden_dim, layer_norm=layer_norm, activation=activation)
         second = HiddenLayer(hidden_dim, hidden_dim, layer_norm=layer_norm, activation=activation)
         self.layers = nn.Sequential(first, second)

@@ -39,7 +39,7 @@ def orthogonal_(module: nn.Module, gain: float = LEAKY_RELU_GAIN) -> None:
 
 
 def orthogonal_head_(head: nn.Module) -> None:
-    """Gain 1 for the part of ``head`` that is called ``readout``, ``√(2 / (1 + 0.01²))`` elsewhere."""
+    """Gain 1 for the part of ``head`` called ``readout``, ``√(2 / (1 + 0.01²))`` elsewhere."""
     for name, part in head.named_children():
         orthogonal_(part, gain=1.0 if name == "readout" else LEAKY_RELU_GAIN)
 

@@ -19,8 +19,8 @@ def recomputing(
 ) -> Tensor:
     """``read(mix(state, tau))``, keeping neither the mixed vector ``x`` nor what it is made of.
 
-    Backward runs ``mix`` once more. What ``read`` saves of ``x``, such as the input of a head's first
-    layer, is taken from there. Modules inside ``read`` run as usual, whatever they are.
+    Backward runs ``mix`` once more. What ``read`` saves of ``x``, such as the input of a head's
+    first layer, is taken from there. Modules inside ``read`` run as usual, whatever they are.
     """
 
     def remembered(state: Tensor, tau: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""The two files of a checkpoint folder: their names, their bytes, and what ``config.json`` says.
+"""The file of a checkpoint: ``model.safetensors``, with the settings in its metadata.
 
-``config.json`` names the SHA-256 of the weights, so it alone decides which weights belong to it:
-``model.safetensors``, or ``model-<digest>.safetensors`` where a save was cut short after it had
-replaced ``config.json``.
+``config.json`` beside it is a copy of the settings for people. Format version 1 had no metadata:
+there ``config.json`` counts, and names the SHA-256 of ``model.safetensors``, or of
+``model-<digest>.safetensors`` where a save was cut short.
 """
 
 from __future__ import annotations
@@ -10,19 +10,22 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors.torch import save as encode_tensors
+from torch import Tensor
 
 from iqn_blocks.config import Config
 from iqn_blocks.errors import CheckpointError, ConfigError
 from iqn_blocks.plain import show
 
 FORMAT = "iqn-blocks"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
@@ -44,6 +47,7 @@ DTYPES: Mapping[str, torch.dtype] = {
 }
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
+_NO_DIGEST = "0" * 64  # stands for a file's digest while that is computed
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _KEYS = {
     "format": str,
@@ -62,7 +66,7 @@ _SETTINGS = ("dtype", "other_dtypes", "channels_last", "training", "config", "ba
 
 
 class Manifest(NamedTuple):
-    """What ``config.json`` holds.
+    """The settings of a network, and the digest of the file that holds its weights.
 
     ``dtype`` is that of the network's parameters, ``other_dtypes`` names the tensors of another
     one, such as the statistics of floats in a half-precision network, ``channels_last`` those laid
@@ -72,16 +76,16 @@ class Manifest(NamedTuple):
     """
 
     config: Config
-    weights_sha256: str
     dtype: torch.dtype
     other_dtypes: Mapping[str, torch.dtype]
     channels_last: Sequence[str]
     training: bool
     backbones: Mapping[str, Any]
+    weights_sha256: str = _NO_DIGEST
     edited: str = ""
 
-    def encode(self) -> bytes:
-        """The bytes of ``config.json``."""
+    def encode(self, tensors: Mapping[str, Tensor]) -> tuple[bytes, bytes]:
+        """The bytes of ``model.safetensors`` and of ``config.json``."""
         import iqn_blocks
 
         settings = {
@@ -100,7 +104,11 @@ class Manifest(NamedTuple):
             **settings,
             "settings_sha256": sha256(canonical_json(settings)),
         }
-        return (json.dumps(data, indent=2, allow_nan=False) + "\n").encode()
+        text = json.dumps(data, indent=2, allow_nan=False) + "\n"
+        # One key: several would come in another order each time.
+        weights = encode_tensors(dict(tensors), metadata={FORMAT: text})
+        old, new = _NO_DIGEST.encode(), sha256(weights).encode()
+        return weights.replace(old, new, 1), text.encode().replace(old, new, 1)
 
     @classmethod
     def decode(cls, content: bytes, path: Path) -> Manifest:
@@ -116,29 +124,55 @@ class Manifest(NamedTuple):
         except ConfigError as error:
             raise CheckpointError(f"{path}: the configuration is not valid:\n{error}") from error
         settings = sha256(canonical_json({key: data[key] for key in _SETTINGS}))
+        names = data["channels_last"]
+        if not all(isinstance(name, str) for name in names):
+            raise CheckpointError(f"{path}: channels_last: expected names, found {show(names)}")
+        floating = [name for name, dtype in DTYPES.items() if dtype.is_floating_point]
         return cls(
             config,
-            data["weights_sha256"],
-            _dtype(data["dtype"], "dtype", path),
+            _dtype(data["dtype"], "dtype", path, floating),
             {
                 name: _dtype(value, f"other_dtypes.{name}", path)
                 for name, value in data["other_dtypes"].items()
             },
-            data["channels_last"],
+            names,
             data["training"],
             data["backbones"],
+            data["weights_sha256"],
             edited="" if settings == data["settings_sha256"] else settings,
         )
 
 
-def digest_file(digest: str) -> str:
-    """The name that weights have until they take the place of ``model.safetensors``."""
-    return f"model-{digest}.safetensors"
+def checked_folder(folder: str | os.PathLike[str]) -> Path:
+    """The path of a folder, which need not exist; raises CheckpointError where it is a file."""
+    if not os.fspath(folder):
+        raise CheckpointError("folder: found ''; expected a path; '.' is the current folder")
+    if os.path.isfile(folder):
+        raise CheckpointError(
+            f"{folder}: is a file; a checkpoint is a folder: pass {str(Path(folder).parent)!r}, "
+            f"which holds it, or another one"
+        )
+    return Path(folder)
 
 
-def sha256(content: bytes) -> str:
-    """SHA-256 as 64 hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()
+def settings_in(weights: bytes) -> bytes | None:
+    """The settings in the metadata of a safetensors file; None where there are none."""
+    end = 8 + int.from_bytes(weights[:8], "little")
+    try:
+        text = json.loads(weights[8:end])["__metadata__"][FORMAT]
+        return text.encode()  # type: ignore[no-any-return]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def sha256(content: bytes, named: str = _NO_DIGEST) -> str:
+    """SHA-256 as 64 hexadecimal digits; zeros count where ``content`` names its own digest."""
+    at = content.find(named.encode())
+    digest = hashlib.sha256(content if at < 0 else memoryview(content)[:at])
+    if at >= 0:
+        digest.update(_NO_DIGEST.encode())
+        digest.update(memoryview(content)[at + len(named) :])
+    return digest.hexdigest()
 
 
 def canonical_json(data: object) -> bytes:
@@ -183,7 +217,7 @@ def _finite(number: str) -> float:
 def _checked_keys(data: dict[str, Any], path: Path) -> dict[str, Any]:
     if data.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path}: is not the config.json of an iqn-blocks checkpoint: its format is "
+            f"{path}: is not of an iqn-blocks checkpoint: its format is "
             f"{show(data.get('format'))}, expected {FORMAT!r}"
         )
     version = data.get("format_version")
@@ -200,8 +234,8 @@ def _checked_keys(data: dict[str, Any], path: Path) -> dict[str, Any]:
         for key, kind in _KEYS.items()
         if key in data and type(data[key]) is not kind
     ]
-    if not faults and version != FORMAT_VERSION:
-        faults.append(f"format_version: expected {FORMAT_VERSION}, found {show(version)}")
+    if not faults and version not in (1, FORMAT_VERSION):
+        faults.append(f"format_version: expected 1 or {FORMAT_VERSION}, found {show(version)}")
     if not faults and not _DIGEST.fullmatch(data["weights_sha256"]):
         faults.append(
             f"weights_sha256: expected 64 hexadecimal digits, found {show(data['weights_sha256'])}"
@@ -211,9 +245,9 @@ def _checked_keys(data: dict[str, Any], path: Path) -> dict[str, Any]:
     return data
 
 
-def _dtype(name: object, key: str, path: Path) -> torch.dtype:
-    if not isinstance(name, str) or name not in DTYPES:
+def _dtype(name: object, key: str, path: Path, accepted: Iterable[str] = DTYPES) -> torch.dtype:
+    if not isinstance(name, str) or name not in accepted:
         raise CheckpointError(
-            f"{path}: {key}: expected one of {', '.join(DTYPES)}, found {show(name)}"
+            f"{path}: {key}: expected one of {', '.join(accepted)}, found {show(name)}"
         )
     return DTYPES[name]

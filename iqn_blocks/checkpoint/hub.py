@@ -84,9 +84,14 @@ def push_to_hub(
 
     Raises:
         TypeError: as in :func:`save_pretrained`.
-        OSError: the hub cannot be reached or refuses (huggingface_hub's own errors).
+        ValueError: the network is sharded.
+        OSError: the hub cannot be reached or refuses; the message says why.
     """
     net = plain_network(net)
+    if any(hasattr(parameter, "full_tensor") for parameter in net.parameters()):
+        raise ValueError(
+            "net: is sharded over processes; save it with save_pretrained, load it and push that"
+        )
     if not is_writer():
         return
     from huggingface_hub import HfApi
@@ -94,11 +99,20 @@ def push_to_hub(
     with TemporaryDirectory() as folder:
         save_pretrained(net, folder)
         (Path(folder) / "README.md").write_text(model_card(net, repo_id), encoding="utf-8")
-        api = HfApi(token=token)
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        api.upload_folder(
-            repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
-        )
+        try:
+            api = HfApi(token=token)
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                revision=revision,
+                commit_message=commit_message,
+            )
+        except Exception as error:  # connection, permission and name errors share no base
+            raise OSError(
+                f"{repo_id}: was not pushed: {error}; the network is unchanged: save_pretrained "
+                f"keeps it in a folder until the hub can be reached and lets you write"
+            ) from error
 
 
 def _is_hub_id(folder: str | os.PathLike[str]) -> bool:

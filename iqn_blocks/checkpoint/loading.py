@@ -1,14 +1,17 @@
-"""Reading a folder: its files first, all checks next, and only then a network."""
+"""Reading a folder: its file first, all checks next, and only then a network."""
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load as decode_tensors
 from torch import Tensor
 
@@ -18,9 +21,11 @@ from iqn_blocks.checkpoint.backbones import checked_recipes
 from iqn_blocks.checkpoint.format import (
     CONFIG_FILE,
     DTYPE_NAMES,
+    FORMAT,
     WEIGHTS_FILE,
     Manifest,
-    digest_file,
+    checked_folder,
+    settings_in,
     sha256,
 )
 from iqn_blocks.checkpoint.saving import is_channels_last, plain_network, state_tensors
@@ -29,30 +34,74 @@ from iqn_blocks.errors import CheckpointError
 from iqn_blocks.hf import Models
 from iqn_blocks.network import IQN
 
-_ATTEMPTS = 100  # of reading two files that another process is replacing
-
 
 class Checkpoint(NamedTuple):
-    """A folder's content: ``tensors`` by name, in memory of their own, read from ``path``."""
+    """A folder's content: ``tensors`` by name, in memory of their own.
+
+    They were read from ``path``, the manifest from ``source``.
+    """
 
     manifest: Manifest
     tensors: dict[str, Tensor]
     path: Path
+    source: Path
 
 
 def read_folder(folder: str | os.PathLike[str]) -> Checkpoint:
     """The content of a checkpoint folder; nothing of it stays tied to the files.
 
     Raises:
-        CheckpointError: a file is missing, damaged, of a newer format, or not of this save.
+        CheckpointError: a file is missing, damaged or of a newer format.
     """
-    folder = Path(folder)
-    manifest, content, path = _read_files(folder)
+    folder = checked_folder(folder)
+    path = source = folder / WEIGHTS_FILE
+    content = read_bytes(path)
+    settings = settings_in(content or b"")
+    if settings is None:  # version 1
+        source = folder / CONFIG_FILE
+        settings = read_bytes(source)
+        if settings is None:
+            raise CheckpointError(
+                f"{path}: not found"
+                if content is None
+                else f"{path}: is damaged, or no checkpoint: it holds no settings, and there is no "
+                f"{CONFIG_FILE} beside it"
+            )
+    manifest = Manifest.decode(settings, source)
+    expected = manifest.weights_sha256
+    if content is None or sha256(content, expected) != expected:
+        other = folder / f"model-{expected}.safetensors"
+        spare = read_bytes(other)
+        if spare is None or sha256(spare) != expected:
+            if read_bytes(path) != content:  # another process has saved meanwhile
+                return read_folder(folder)
+            raise CheckpointError(
+                f"{path}: not found"
+                if content is None
+                else f"{path}: is damaged, incomplete or of another save: its SHA-256 is "
+                f"{sha256(content, expected)}, {source.name} names {expected}"
+            )
+        path, content = other, spare
     try:
         tensors = decode_tensors(content)
     except Exception as error:  # the parser raises many types; each means the same here
         raise CheckpointError(f"{path}: is not a safetensors file: {error}") from error
-    return Checkpoint(manifest, tensors, path)
+    return Checkpoint(manifest, tensors, path, source)
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder says that it is one of ours, or has a config.json too damaged to say it."""
+    weights = folder / WEIGHTS_FILE
+    if weights.is_file():  # opening a pipe would wait
+        with suppress(Exception), safe_open(weights, "pt") as file:
+            if FORMAT in (file.metadata() or {}):
+                return True
+    try:
+        config = read_bytes(folder / CONFIG_FILE)
+        data = {} if config is None else json.loads(config)
+    except (ValueError, RecursionError):  # CheckpointError is a ValueError
+        return True
+    return not isinstance(data, dict) or data.get("format") == FORMAT
 
 
 def load_folder(
@@ -63,8 +112,10 @@ def load_folder(
     trust_remote_code: bool = False,
 ) -> IQN:
     """The network in a folder; arguments and errors as in :func:`~iqn_blocks.from_pretrained`."""
-    if dtype is not None and not dtype.is_floating_point:
-        raise ValueError(f"dtype: expected a floating dtype, got {dtype}")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        known = isinstance(getattr(torch, str(dtype), None), torch.dtype)
+        way_out = f"torch.{dtype}" if known else "one such as torch.bfloat16"
+        raise ValueError(f"dtype: expected a floating dtype, got {dtype!r}; write {way_out}")
     checkpoint = read_folder(folder)
     net = _empty_network(checkpoint, trust_remote_code)
     _check(net, checkpoint)
@@ -93,43 +144,7 @@ def load_weights(net: IQN, folder: str | os.PathLike[str]) -> None:
     _copy(net, checkpoint.tensors)
 
 
-def _read_files(folder: Path) -> tuple[Manifest, bytes, Path]:
-    """The manifest and the weights it names, also while another process saves into the folder."""
-    config_path, weights_path = folder / CONFIG_FILE, folder / WEIGHTS_FILE
-    for _ in range(_ATTEMPTS):
-        before = _stamp(config_path), _stamp(weights_path)
-        config = _read(config_path)
-        if config is None:
-            raise CheckpointError(f"{config_path}: cannot be read: No such file or directory")
-        manifest = Manifest.decode(config, config_path)
-        found = None
-        for path in (weights_path, folder / digest_file(manifest.weights_sha256)):
-            content = _read(path)
-            if content is not None:
-                digest = sha256(content)
-                if digest == manifest.weights_sha256:
-                    return manifest, content, path
-                found = found or digest
-        if (_stamp(config_path), _stamp(weights_path)) == before:
-            break
-    if found is None:
-        raise CheckpointError(f"{weights_path}: not found")
-    raise CheckpointError(
-        f"{weights_path}: is damaged, incomplete or of another save: its SHA-256 is {found}, "
-        f"{CONFIG_FILE} names {manifest.weights_sha256}"
-    )
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """What changes whenever a save replaces the file; None where there is none."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError):  # what cannot be read is told by _read
-        return None
-    return status.st_ino, status.st_mtime_ns
-
-
-def _read(path: Path) -> bytes | None:
+def read_bytes(path: Path) -> bytes | None:
     """The content of a file, None where there is none: a save may remove it at any moment."""
     try:
         if stat.S_ISREG(path.stat().st_mode):  # what is no regular file may block, as a pipe does
@@ -145,11 +160,15 @@ def _read(path: Path) -> bytes | None:
 def _empty_network(checkpoint: Checkpoint, trust_remote_code: bool) -> IQN:
     """A network of the right structure and dtypes, whose values are yet to come."""
     manifest = checkpoint.manifest
-    path = checkpoint.path.with_name(CONFIG_FILE)
+    path = checkpoint.source
     try:
         built_in = route(manifest.config) in TOPOLOGIES
         recipes = checked_recipes(
-            manifest, path, built_in=built_in, trust_remote_code=trust_remote_code
+            manifest,
+            checkpoint.tensors,
+            path,
+            built_in=built_in,
+            trust_remote_code=trust_remote_code,
         )
         net = None
         if built_in and not recipes:
@@ -164,8 +183,9 @@ def _empty_network(checkpoint: Checkpoint, trust_remote_code: bool) -> IQN:
         raise CheckpointError(f"{path}: no network can be built from it:\n{error}") from error
     net.to(manifest.dtype)
     for name, tensor in net.state_dict(keep_vars=True).items():
-        if name in manifest.other_dtypes:
-            tensor.data = tensor.data.to(manifest.other_dtypes[name])
+        dtype = manifest.other_dtypes.get(name, tensor.dtype)
+        if dtype.is_floating_point == tensor.is_floating_point():  # otherwise a misfit
+            tensor.data = tensor.data.to(dtype)
         last = name in manifest.channels_last
         if last != is_channels_last(tensor) and tensor.ndim == 4:
             layout = torch.channels_last if last else torch.contiguous_format
@@ -192,12 +212,23 @@ def _check(net: IQN, checkpoint: Checkpoint) -> None:
         for name in both
         if _kind(found[name]) != _kind(expected[name])
     ]
+    manifest, names = checkpoint.manifest, expected.keys() | found.keys()
+    faults += [
+        f"other_dtypes: {name} is {DTYPE_NAMES[dtype]}, expected the name and dtype of a tensor"
+        for name, dtype in manifest.other_dtypes.items()
+        if name not in names or (name in found and found[name].dtype != dtype)
+    ]
+    faults += [
+        f"channels_last: {name}, expected the name of a tensor of four dimensions"
+        for name in manifest.channels_last
+        if name not in names or (name in found and found[name].ndim != 4)
+    ]
     if faults:
         faults.insert(0, f"{checkpoint.path}: does not fit the network")
     if checkpoint.manifest.edited:
         faults.append(
-            f"{checkpoint.path.with_name(CONFIG_FILE)}: was changed after it was saved; restore "
-            f"it, or if the change is meant, set settings_sha256 to {checkpoint.manifest.edited}"
+            f"{checkpoint.source}: was changed after it was saved; restore it, or if the change is "
+            f"meant, set settings_sha256 to {checkpoint.manifest.edited}"
         )
     if faults:
         raise CheckpointError("\n".join(faults))

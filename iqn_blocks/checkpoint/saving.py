@@ -5,54 +5,48 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save as encode_tensors
 from torch import Tensor, nn
 
-from iqn_blocks.checkpoint.format import (
-    CONFIG_FILE,
-    DTYPES,
-    WEIGHTS_FILE,
-    Manifest,
-    digest_file,
-    sha256,
-)
+from iqn_blocks.checkpoint.format import CONFIG_FILE, DTYPES, WEIGHTS_FILE, Manifest, checked_folder
 from iqn_blocks.config import Config
 from iqn_blocks.hf.models import recipes
 from iqn_blocks.network import IQN
 
-_LEFTOVER = re.compile(r"\.iqn-blocks-[0-9a-f]+\.tmp|model-([0-9a-f]{64})\.safetensors")
+_LEFTOVER = re.compile(r"\.iqn-blocks-[0-9a-f]+\.tmp|model-[0-9a-f]{64}\.safetensors")
+_STALE = 24 * 3600  # seconds: no save is still writing what it has not touched for so long
 _COMPILED = "_orig_mod."  # what torch.compile puts before the names inside a compiled module
 
 
 def save_pretrained(net: IQN, folder: str | os.PathLike[str]) -> None:
-    """Write ``config.json`` and ``model.safetensors`` into ``folder``, made if it does not exist.
+    """Write ``model.safetensors`` and ``config.json`` into ``folder``, made if it does not exist.
 
-    At every moment, also if the process dies or the disk fills, the folder loads as the network
-    that was in it or as the new one. A compiled network is saved as the one it was compiled from.
-    In a :mod:`torch.distributed` job rank 0 writes, the others return at once. One process at a
-    time may write into a folder; any number may read.
+    At every moment, also if the process dies, the disk fills or others save into the same folder,
+    it loads as one of the networks that were saved there. A compiled network is saved as the one
+    it was compiled from. Noise is saved as it is: a noisy network comes back with it. In a
+    :mod:`torch.distributed` job rank 0 writes, the others return at once; a network sharded by
+    ``fully_shard`` is saved whole, for which every rank must call this.
 
     Raises:
+        CheckpointError: ``folder`` is a file, or empty.
         TypeError: ``net`` is not a network of this library, or holds state that is no tensor.
         OSError: the folder cannot be written; the message names the file.
     """
     net = plain_network(net)
+    folder = checked_folder(folder)
+    state = state_tensors(net)
     if not is_writer():
         return
-    weights, manifest = encode(net)
-    folder = Path(folder)
+    weights, settings = encode(net, state)
     folder.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(folder)
-    new_weights = folder / digest_file(manifest.weights_sha256)
-    _write(new_weights, weights)
-    _write(folder / CONFIG_FILE, manifest.encode())  # from here on the folder holds the new network
-    os.replace(new_weights, folder / WEIGHTS_FILE)
-    _sync_folder(folder)
+    _write(folder / WEIGHTS_FILE, weights)
+    _write(folder / CONFIG_FILE, settings)
     _remove_leftovers(folder)
 
 
@@ -89,34 +83,39 @@ def config_of(net: IQN) -> Config:
     return net.config
 
 
-def encode(net: IQN) -> tuple[bytes, Manifest]:
-    """The bytes of ``model.safetensors``, and the manifest that belongs to them."""
-    state = state_tensors(net)
+def encode(net: IQN, state: Mapping[str, Tensor]) -> tuple[bytes, bytes]:
+    """The bytes of ``model.safetensors`` and of ``config.json``, of a network and its state."""
     # Copies: tensors that share memory, as tied weights do, are written once for each name.
     tensors = {
         name: tensor.to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, tensor in state.items()
     }
-    weights = encode_tensors(tensors, metadata={"format": "pt"})
     dtype = net.dtype
-    return weights, Manifest(
+    manifest = Manifest(
         config=config_of(net),
-        weights_sha256=sha256(weights),
         dtype=dtype,
         other_dtypes={name: t.dtype for name, t in tensors.items() if t.dtype != dtype},
         channels_last=[name for name, tensor in state.items() if is_channels_last(tensor)],
         training=net.training,
         backbones=recipes(net.encoder),
     )
+    return manifest.encode(tensors)
 
 
 def state_tensors(net: IQN) -> dict[str, Tensor]:
     """The network's state dict, under the names that it has uncompiled.
 
+    Of a network that is sharded all ranks must ask; rank 0 gets whole tensors, the others none.
+
     Raises:
         TypeError: an entry is no tensor, or has a dtype that a checkpoint cannot hold.
     """
     state: Mapping[str, Any] = net.state_dict()
+    if any(hasattr(value, "full_tensor") for value in state.values()):
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        state = get_model_state_dict(net, options=options)
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"{name}: only tensors can be saved, found {type(value).__name__}")
@@ -139,13 +138,11 @@ def is_channels_last(tensor: Tensor) -> bool:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what earlier saves left when cut short, but not the weights `config.json` names."""
-    config = folder / CONFIG_FILE
-    committed = config.read_bytes() if config.is_file() else b""
-    for path in folder.iterdir():
-        match = _LEFTOVER.fullmatch(path.name)
-        if match and not (match[1] and match[1].encode() in committed):
-            path.unlink()
+    """Remove what saves left when cut short, unless it may be of one that still goes on."""
+    for path in filter(lambda path: _LEFTOVER.fullmatch(path.name), folder.iterdir()):
+        with suppress(FileNotFoundError):  # another save may have removed it
+            if time.time() - path.stat().st_mtime > _STALE:
+                path.unlink()
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_serializer, model_validator
 
 from iqn_blocks.config.messages import config_error
 from iqn_blocks.kinds import Kind
@@ -90,6 +90,10 @@ class Block(BaseModel):
     def __str__(self) -> str:
         """What can be pasted back, for print() too."""
         return repr(self)
+
+    @model_serializer
+    def _serialize(self) -> dict[str, Any]:
+        return self.to_dict()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data (dict, list, str, int, float, bool, None) that parses to an equal block."""

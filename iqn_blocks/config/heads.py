@@ -40,13 +40,20 @@ _NO_BACKBONE: Mapping[str, object] = {
     "trust_remote_code": False,
     "hidden_dropout_prob": 0.0,
 }
-_REFUSED = tuple(
-    (
-        key,
-        "a Hugging Face model in a decoder slot is not supported; remove the key, the slot builds "
-        "its own transformer from d_model, n_layers, n_heads, ff_mult and dropout",
-    )
-    for key in _NO_BACKBONE
+_ALIASES = {"hidden": "hidden_dim", "layers": "n_hidden_layers"}
+_REFUSED = (
+    *(
+        (a, f"given beside {b}, which means the same; keep one of them")
+        for a, b in _ALIASES.items()
+    ),
+    *(
+        (
+            key,
+            "a Hugging Face model in a decoder slot is not supported; remove the key, the slot "
+            "builds its own transformer from d_model, n_layers, n_heads, ff_mult and dropout",
+        )
+        for key in _NO_BACKBONE
+    ),
 )
 
 
@@ -54,9 +61,7 @@ class HeadSlot(Chooser):
     """One head: a part such as mlp (the default) or transformer."""
 
     slot: ClassVar[Slot] = "head"
-    part_aliases: ClassVar[Mapping[str, Mapping[str, str]]] = {
-        "mlp": {"hidden": "hidden_dim", "layers": "n_hidden_layers"}
-    }
+    part_aliases: ClassVar[Mapping[str, Mapping[str, str]]] = {"mlp": _ALIASES}
 
     freeze: Bool = Field(default=False, description="Do not train this head.")
     parts: Annotated[tuple[Part, ...], PartsOf(slot="head", refused=_REFUSED)] = Field(

@@ -11,6 +11,7 @@ from iqn_blocks.blocks.stems.base import SpectralNormScope
 from iqn_blocks.config.block import Block
 from iqn_blocks.config.part import Chooser, Part, PartsOf
 from iqn_blocks.functional import Uint8Scaling
+from iqn_blocks.hf.vision import SummaryToken
 from iqn_blocks.kinds import Bool, Choice, LayersOrNone, Probability, Size, String
 from iqn_blocks.registry import Slot
 
@@ -101,6 +102,12 @@ class Transformer(Block):
         description="What a token sequence gets of the image: one summary token, or all patch "
         "tokens. Read from vis.transformer.",
     )
+    summary_token: Annotated[SummaryToken, Choice.of(SummaryToken)] = Field(
+        default="auto",
+        description="The summary of a Hugging Face vision model: its first token, the mean token, "
+        "or with auto the first of a model with a class token and else the mean. Read from "
+        "vis.transformer.",
+    )
 
 
 class Vision(Chooser):
@@ -145,10 +152,20 @@ class FloatMlp(Block):
     hidden_dim: Size = Field(default=256, description="Width h of its two layers.")
 
 
-class FloatInputs(Block):
-    """Branch of the float inputs."""
+class FloatInputs(Chooser):
+    """Branch of the float inputs: the float MLP, or another part by its name."""
+
+    slot: ClassVar[Slot] = "floats"
 
     freeze: Bool = Field(
         default=False, description="Do not train the float MLP (and in hf_vision its projection)."
     )
     mlp: FloatMlp = Field(default_factory=FloatMlp, description="The float MLP.")
+    parts: Annotated[tuple[Part, ...], PartsOf(slot="floats")] = Field(
+        default=(), description="Another part in its place, under its name."
+    )
+
+    @classmethod
+    def fill(cls, keys: dict[Any, Any]) -> dict[Any, Any]:
+        cls.collect(keys)
+        return keys

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,12 @@ def read_file(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        kind = path.stat().st_mode
+        if stat.S_ISREG(kind) or stat.S_ISDIR(kind):  # opening a pipe would wait for its writer
+            with path.open("rb") as file:
+                content = file.read(MAX_BYTES + 1)
+        else:
+            raise ValueError("it is a pipe or a device, not a file")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"cannot be read: {reason}") from None
@@ -148,7 +153,14 @@ class _Yaml:
         if self.nodes > MAX_VALUES:
             raise _fault(node, f"found more than {MAX_VALUES} values; accepted: at most that many")
         if isinstance(node, yaml.ScalarNode):
-            return self.loader.construct_object(node)
+            try:
+                return self.loader.construct_object(node)
+            except (ValueError, LookupError, AttributeError):  # as PyYAML's constructors fail
+                raise _fault(
+                    node,
+                    f"found {show(node.value)}, which is no {node.tag.rpartition(':')[2]}; "
+                    "accepted: values that fit their tag; put it in quotes, without a tag",
+                ) from None
         if any(node is other for other in above):
             raise _fault(
                 node, "found a block that holds itself; accepted: plain data; write it out"

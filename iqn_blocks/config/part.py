@@ -16,8 +16,8 @@ from iqn_blocks.registry import Slot, find_part, list_parts, options_of, read_op
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
 
-# Options that a part gets from keys of the whole network where it takes them and they are not given:
-# see iqn_blocks.build.
+# Options that a part gets from keys of the whole network, where it takes them and they are not
+# given: see iqn_blocks.build.
 SHARED = ("activation", "layer_norm", "noisy", "noisy_readout", "sigma0")
 
 
@@ -32,9 +32,10 @@ class Part:
         object.__setattr__(self, "options", FrozenMapping(self.options))
 
     def __getattr__(self, name: str) -> Any:
-        if not name.startswith("_") and name in self.options:  # underscores: copying and pickling
-            return self.options[name]
-        raise AttributeError(f"{name!r} is no option of the part {self.name!r}")
+        options = self.__dict__.get("options", {})  # not there yet while a copy is made
+        if name in options:
+            return options[name]
+        raise AttributeError(f"{name!r} is no option of the part {self.__dict__.get('name')!r}")
 
     def given(self, slot: Slot) -> dict[str, Any]:
         """The options that differ from their defaults."""
@@ -151,8 +152,8 @@ class PartsOf(PartKind):
             except PydanticCustomError as error:
                 for path, text in (error.context or {})["faults"]:
                     reason = dict(self.refused).get(path.removeprefix(f"{name}."))
-                    known = reason and f"found {show(options[path.rpartition('.')[2]])}; {reason}"
-                    found.append((path, known or text))
+                    value = (options or {}).get(path.rpartition(".")[2])
+                    found.append((path, f"found {show(value)}; {reason}" if reason else text))
         if found:
             raise _faults(found)
         return tuple(parts)
@@ -214,4 +215,5 @@ class Chooser(Block):
 
     def to_dict(self) -> dict[str, Any]:
         plain = super().to_dict()
-        return plain | plain.pop("parts")
+        parts: dict[str, Any] = plain.pop("parts")
+        return plain | parts

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from iqn_blocks.config.block import WATCHED, Block
 from iqn_blocks.config.inputs import Cnn
@@ -67,11 +66,14 @@ def _set_keys(block: Block, above: str = "") -> Iterator[tuple[str, Block, str]]
                     yield f"{path}.{option}", block, name
         elif isinstance(block, Chooser) and name == "parts":
             for part in value:
-                for option in part.given(block.slot):
-                    yield f"{above}{part.name}.{option}", block, name
-        elif field.is_required() or value != _without_effect(path, default):
+                options = [f".{option}" for option in part.given(block.slot)]
+                yield from ((f"{above}{part.name}{end}", block, name) for end in options or [""])
+        elif field.is_required() or value not in (default, _default_of_stem(path)):
             yield path, block, name
 
 
-def _without_effect(path: str, default: Any) -> Any:
-    return default
+def _default_of_stem(path: str) -> object:
+    """What a conv key of ``btr`` may say without effect, where there is no stem for it to fill."""
+    above, _, name = path.partition(".")
+    field = Cnn.model_fields.get(name) if above == "btr" else None
+    return None if field is None else field.default

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def cross_faults(config: Config) -> list[str]:
     """All faults between keys of a configuration whose single keys are valid."""
-    faults = [*_one_of_two(config), *_float_stats(config), *_heads(config)]
+    faults = [*_one_of_two(config), *_float_stats(config)]
     topology = config.nn.topology
     if topology is not None and topology not in TOPOLOGIES:
         return faults
@@ -44,13 +44,15 @@ def cross_faults(config: Config) -> list[str]:
 
 
 def _one_of_two(config: Config) -> Iterator[str]:
-    chosen = {"nn.vis": _stems(config)}
+    floats = [part.name for part in config.nn.float.parts]
+    chosen = {"nn.vis": _stems(config), "nn.float": floats}
     chosen |= {f"nn.decoder.{n}": [part.name for part in s.parts] for n, s in _slots(config)}
     for path, names in chosen.items():
         if len(names) > 1:
             ways_out = " or ".join(f"{path}.{name}" for name in names)
             yield (
-                f"{path}: found both {' and '.join(names)}; accepted: one of them; remove {ways_out}"
+                f"{path}: found both {' and '.join(names)}; accepted: one of them; remove "
+                f"{ways_out}"
             )
 
 
@@ -72,13 +74,6 @@ def _float_stats(config: Config) -> Iterator[str]:
                 f"{key}: found {len(numbers)} numbers; accepted: float_input_dim = "
                 f"{config.float_input_dim} numbers; change {key} or float_input_dim"
             )
-
-
-def _heads(config: Config) -> Iterator[str]:
-    for name, slot in _slots(config):
-        t = slot.transformer
-        if t is not None:
-            yield from _heads_divide(f"nn.decoder.{name}.transformer", t.d_model, t.n_heads)
 
 
 def _inputs(config: Config, p: Parts) -> Iterator[str]:
@@ -167,8 +162,8 @@ def _trunk(config: Config, p: Parts) -> Iterator[str]:
                 "nn.encoder.transformer.use_hf_backbone true; accepted: one of them; set "
                 "fusion_encoder to hf_embedding, or use_hf_backbone to false"
             )
-    if p.trunk != "hf_embedding":
-        return
+    if p.trunk != "hf_embedding" or not isinstance(encoder.fusion_encoder, str | None):
+        return  # where it stands over its options, they are all there is
     if not own_path and not t.model_name_or_path:
         yield (
             "nn.encoder.hf_embedding.model_name_or_path: found '', and "

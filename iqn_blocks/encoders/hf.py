@@ -10,8 +10,12 @@ from iqn_blocks.hf import Models, PixelSpec, PixelValues
 from iqn_blocks.hf.processor import PROCESSOR_FILE
 
 
-def vision_backbone(config: Config, models: Models | None) -> dict[str, Any]:
-    """The arguments that every :class:`HFVision` takes: model, pixels, dropout and key.
+def vision_backbone(
+    config: Config, models: Models | None, *, summary: bool = True
+) -> dict[str, Any]:
+    """The arguments that every :class:`HFVision` takes, such as model and pixels.
+
+    ``summary`` says whether a summary of the tokens is made, so that its key counts.
 
     Raises:
         ConfigError: the model cannot be had, or its processor holds no usable numbers.
@@ -35,5 +39,6 @@ def vision_backbone(config: Config, models: Models | None) -> dict[str, Any]:
         "backbone": model,
         "pixels": PixelValues(spec, vis.in_channels, uint8_scaling=vis.uint8_scaling),
         "dropout": block.hidden_dropout_prob,
+        "summary_token": block.summary_token if summary else "auto",
         "key": key,
     }

@@ -17,7 +17,8 @@ from iqn_blocks.registry import register
 
 # What HF parts are rebuilt from without their weights, by the name of the part in the encoder
 # ("vision", "trunk"): {"config": …, "processor": …}, plain data. Whoever rebuilds them from a file
-# of somebody else adds their own word on trust_remote_code; the configuration's does not count.
+# of somebody else adds their own word on trust_remote_code, for the configuration's does not count,
+# and the sizes of the tensors in that file.
 Recipes = Mapping[str, Mapping[str, Any]]
 
 
@@ -33,7 +34,8 @@ def recipes(encoder: nn.Module) -> dict[str, dict[str, Any]]:
 class Models:
     """Where pretrained parts get their models: a folder, a hub id, or a recipe where one is given.
 
-    Each model is made once, also where a network is put together twice.
+    Each model is made once, also where a network is put together twice; the second time it is as
+    it was at first, whatever the first network froze.
     """
 
     def __init__(self, recipes: Recipes | None = None) -> None:
@@ -54,10 +56,18 @@ class Models:
                 else:
                     trust = recipe.get("trust_remote_code", False)
                     model = model_from_config(
-                        recipe["config"], takes, path=path, key=key, trust_remote_code=trust
+                        recipe["config"],
+                        takes,
+                        path=path,
+                        key=key,
+                        trust_remote_code=trust,
+                        sizes=recipe.get("sizes"),
                     )
-            self._made[part] = model
-        return self._made[part]
+            self._made[part] = model, [p.requires_grad for p in model.parameters()]
+        model, trained = self._made[part]
+        for parameter, flag in zip(model.parameters(), trained, strict=True):
+            parameter.requires_grad_(flag)
+        return model
 
     def processor(self, path: str, *, key: str) -> Mapping[str, Any]:
         """The processor of the part ``"vision"``."""
@@ -84,6 +94,8 @@ def hf_embedding(
     """A pretrained sequence model over the tokens: :class:`~iqn_blocks.blocks.HFTrunk`.
 
     Args:
+        n_tokens: tokens ``T``.
+        d_model: their width ``d``.
         model_name_or_path: hub id or folder of the Hugging Face encoder.
         trust_remote_code: let the Hugging Face encoder run code that comes with its weights.
         hidden_dropout_prob: probability of the dropout on the encoder's input.

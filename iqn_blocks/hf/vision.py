@@ -7,7 +7,7 @@ depend on, such as a pooler, is removed from the model.
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch import Tensor, nn
 
@@ -20,6 +20,8 @@ from iqn_blocks.hf.pruning import called, one_row, probe
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+SummaryToken = Literal["auto", "first", "mean"]
+
 CLASS_TOKENS = ("cls_token", "class_token", "class_embedding")  # what models call its parameter
 
 
@@ -27,17 +29,30 @@ class HFVision(nn.Module):
     """Tokens of a pretrained vision model: ``(B, C, H, W) -> (B, T, hidden_dim)``.
 
     The base of :class:`HFVisionVector` and :class:`HFVisionTokens`. Tokens are
-    ``last_hidden_state``; of a feature map ``(B, C', H', W')`` each position is one.
+    ``last_hidden_state``; of a feature map ``(B, C', H', W')`` each position is one. Their summary
+    is the ``"first"`` or the ``"mean"`` token, or with ``summary_token="auto"`` the class token,
+    which is the first, and the mean token of a model without one.
 
     Raises:
         ConfigError: the model takes no ``pixel_values`` of that size, or gives no tokens; ``key``
             is what the message calls it by.
+        ValueError: an unknown ``summary_token``.
     """
 
     def __init__(
-        self, backbone: PreTrainedModel, pixels: PixelValues, *, key: str = "backbone"
+        self,
+        backbone: PreTrainedModel,
+        pixels: PixelValues,
+        *,
+        summary_token: SummaryToken = "auto",
+        key: str = "backbone",
     ) -> None:
         super().__init__()
+        if summary_token not in get_args(SummaryToken):
+            raise ValueError(
+                f"summary_token: got {summary_token!r}, accepted are "
+                f"{', '.join(get_args(SummaryToken))}"
+            )
         self.pixels = pixels
         self.backbone = backbone
         accepted = inspect.signature(backbone.forward).parameters
@@ -54,6 +69,7 @@ class HFVision(nn.Module):
             )
         self.n_tokens, self.hidden_dim = _sequence(out).shape[1:]
         self.has_class_token = out.ndim == 3 and _has_class_token(backbone)
+        self.summary_token = summary_token
 
     def tokens(self, img: Tensor) -> Tensor:
         """All tokens: ``(B, C, H, W) -> (B, T, hidden_dim)``."""
@@ -63,8 +79,11 @@ class HFVision(nn.Module):
         return _sequence(self._last_hidden_state(pixel_values))
 
     def summary(self, tokens: Tensor) -> Tensor:
-        """The class token, or the mean token of a model without one: ``(B, T, d) -> (B, d)``."""
-        return tokens[:, 0] if self.has_class_token else tokens.mean(1)
+        """The token that ``summary_token`` names: ``(B, T, d) -> (B, d)``."""
+        first = self.summary_token == "first" or (
+            self.summary_token == "auto" and self.has_class_token
+        )
+        return tokens[:, 0] if first else tokens.mean(1)
 
     def recipe(self) -> dict[str, Any]:
         """``config`` and ``processor`` as plain data."""
@@ -81,9 +100,8 @@ class HFVision(nn.Module):
 class HFVisionVector(HFVision):
     """``refinement(projection(dropout(summary)))``: ``(B, C, H, W) -> (B, out_dim)``.
 
-    The summary is the class token, or the mean token of a model without one. The projection is left
-    out where the hidden width is ``out_dim``; ``refinement`` is an encoder of tokens of that width
-    and sees the vector as one token.
+    The projection is left out where the hidden width is ``out_dim``; ``refinement`` is an encoder
+    of tokens of that width and sees the vector as one token.
     """
 
     def __init__(
@@ -94,9 +112,10 @@ class HFVisionVector(HFVision):
         *,
         out_dim: int,
         dropout: float = 0.0,
+        summary_token: SummaryToken = "auto",
         key: str = "backbone",
     ) -> None:
-        super().__init__(backbone, pixels, key=key)
+        super().__init__(backbone, pixels, summary_token=summary_token, key=key)
         self.n_tokens, self.out_dim = 1, out_dim
         self.dropout = nn.Dropout(dropout)
         self.projection = projection(self.hidden_dim, out_dim)
@@ -112,8 +131,7 @@ class HFVisionTokens(HFVision):
     """``token_projection(refinement(projection(dropout(tokens))))``: ``(B, C, H, W) -> (B, T, d)``.
 
     The first projection leads to width ``d_model``, the last to ``out_dim``; each is left out where
-    it would change nothing. With ``summary_only`` the class token, or the mean token of a model
-    without one, is all that is refined: ``T = 1``.
+    it would change nothing. With ``summary_only`` the summary is all that is refined: ``T = 1``.
     """
 
     def __init__(
@@ -126,9 +144,10 @@ class HFVisionTokens(HFVision):
         out_dim: int,
         summary_only: bool = False,
         dropout: float = 0.0,
+        summary_token: SummaryToken = "auto",
         key: str = "backbone",
     ) -> None:
-        super().__init__(backbone, pixels, key=key)
+        super().__init__(backbone, pixels, summary_token=summary_token, key=key)
         self.out_dim = out_dim
         self.summary_only = summary_only
         if summary_only:

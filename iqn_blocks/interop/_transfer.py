@@ -6,18 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from iqn_blocks.blocks import FloatNormalization, NoisyLinear
-from iqn_blocks.checkpoint.saving import plain_network
 from iqn_blocks.errors import CheckpointError
-from iqn_blocks.interop._naming import Naming, Row, table
+from iqn_blocks.interop._naming import Row
 
 
-def export(net: nn.Module, naming: Naming) -> dict[str, Tensor]:
-    """The network's tensors, copied, under the names and in the shapes of the other system."""
+def export(rows: Sequence[Row]) -> dict[str, Tensor]:
+    """The tensors of the network, copied, under the names and in the shapes of the other system."""
     exported = {}
-    for row in table(plain_network(net), naming):
+    for row in rows:
         value = row.target
         if row.is_noise_matrix:
             assert isinstance(row.layer, NoisyLinear)
@@ -78,7 +77,10 @@ def _faults(rows: Sequence[Row], tensors: Mapping[str, Any]) -> list[str]:
 
 def _way_out(missing: Row) -> str:
     if isinstance(missing.layer, FloatNormalization):
-        return " (if the file keeps no float statistics, add the ones it was trained with)"
+        return (
+            " (if the file keeps no float statistics, give the configuration those that it was "
+            "trained with, and load_state_dict float_stats=False)"
+        )
     return ""
 
 

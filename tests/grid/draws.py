@@ -16,6 +16,8 @@ NOISE: dict[str, Config] = {
     "noisy_value": {"use_noisy_linear": True, "noisy_value_readout": True},
 }
 SLOTS = ("mlp", "transformer")
+# Keys of a pretrained model that is summarised.
+SUMMARIES: tuple[Config, ...] = ({}, {"summary_token": "first"}, {"summary_token": "mean"})
 
 
 def mlp_slot(draw: random.Random, *, sized: bool) -> Config:

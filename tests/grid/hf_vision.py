@@ -6,12 +6,12 @@ import itertools
 import random
 from collections.abc import Mapping
 
-from .draws import NOISE, NORMS, SLOTS, Config, decoder, float_inputs, quantiles
+from .draws import NOISE, NORMS, SLOTS, SUMMARIES, Config, decoder, float_inputs, quantiles
 
 
 def hf_vision_grid(vision: Mapping[str, str]) -> dict[str, Config]:
     """Every backbone (name -> folder) × refining layers × channels × norm × kind of head."""
-    draw = random.Random(1)
+    draw, draw_summary = random.Random(1), random.Random(3)
     grid: dict[str, Config] = {}
     structures = itertools.product(vision, (0, 1, 2), (1, 3), NORMS, SLOTS)
     for backbone, layers, channels, norm, slot in structures:
@@ -25,6 +25,7 @@ def hf_vision_grid(vision: Mapping[str, str]) -> dict[str, Config]:
         }
         if layers > 0:
             transformer |= {"n_heads": draw.choice([1, 2]), "ff_mult": draw.choice([2, 9])}
+        transformer |= draw_summary.choice(SUMMARIES)
         grid[f"{backbone}-refine{layers}-c{channels}-{norm}-{noise}-{slot}"] = {
             "n_actions": draw.choice([1, 2, 5]),
             "n_actions_per_block": draw.choice([1, 3]),

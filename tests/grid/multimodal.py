@@ -6,7 +6,7 @@ import itertools
 import random
 from collections.abc import Mapping
 
-from .draws import NOISE, NORMS, SLOTS, Config, decoder, float_inputs, quantiles
+from .draws import NOISE, NORMS, SLOTS, SUMMARIES, Config, decoder, float_inputs, quantiles
 from .rules import valid
 
 # name -> fusion_mode and the keys of `encoder` that choose the kind of tokens
@@ -111,7 +111,7 @@ def multimodal_grid(vision: Mapping[str, str], text: Mapping[str, str]) -> dict[
 
     `vision` and `text` give the folder of each HF model by name.
     """
-    draw = random.Random(2)
+    draw, draw_summary = random.Random(2), random.Random(4)
     grid: dict[str, Config] = {}
     branches = ["none", "cnn", "impala", "native", *vision]
     for mode, branch, tokens, trunk in itertools.product(MODES, branches, FUSION_TOKENS, TRUNKS):
@@ -128,6 +128,8 @@ def multimodal_grid(vision: Mapping[str, str], text: Mapping[str, str]) -> dict[
             "iqn": quantiles(draw),
             "decoder": decoder(draw, *slots, dense=16),
         }
+        if branch in vision and mode != "unified" and tokens == "summary":
+            nn["vis"]["transformer"] |= draw_summary.choice(SUMMARIES)
         if mode in {"vision_transformer", "fused_vector", "sequence+hidden"}:
             if draw.random() < 0.5:
                 block["mlp"] = {"hidden_dim": draw.choice([5, 8])}

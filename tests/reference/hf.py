@@ -82,15 +82,21 @@ def backbone_tokens(params: Parameters, img: Tensor, folder: str, model: nn.Modu
     return hidden.flatten(2).transpose(1, 2) if hidden.dim() == 4 else hidden
 
 
-def summary_token(tokens: Tensor, model: nn.Module) -> Tensor:
-    """The first token of a model that has a class token, else the mean token. -> (B, hidden)."""
-    return tokens[:, 0] if has_class_token(model) else tokens.sum(dim=1) / tokens.shape[1]
+def summary_token(tokens: Tensor, model: nn.Module, kind: str = "auto") -> Tensor:
+    """The first or the mean token; `auto`: the first of a model with a class token, else the mean.
+
+    -> (B, hidden).
+    """
+    if kind == "auto":
+        kind = "first" if has_class_token(model) else "mean"
+    return tokens[:, 0] if kind == "first" else tokens.sum(dim=1) / tokens.shape[1]
 
 
 def summary_vector(vit: Any, params: Parameters, img: Tensor, model: nn.Module) -> Tensor:
     """`p`: the summary token, proj hidden→d_v, the refining encoder over that one. -> (B, d_v)."""
     tokens = backbone_tokens(params.under("backbone"), img, vit.model_name_or_path, model)
-    p = projection(params.under("projection"), summary_token(tokens, model), vit.d_model)
+    summary = summary_token(tokens, model, vit.summary_token)
+    p = projection(params.under("projection"), summary, vit.d_model)
     refining = params.under("refinement")
     return encoder(refining, p[:, None, :], vit.n_layers, vit.n_heads, vit.ff_mult)[:, 0]
 

@@ -92,7 +92,7 @@ def sequence_vision_tokens(
     assert model is not None
     tokens = backbone_tokens(params.under("backbone"), img, vit.model_name_or_path, model)
     # A mean token commutes with the projection, so that its place before it is no choice.
-    tokens = tokens if every else summary_token(tokens, model)[:, None, :]
+    tokens = tokens if every else summary_token(tokens, model, vit.summary_token)[:, None]
     tokens = projection(params.under("projection"), tokens, vit.d_model)
     refining = params.under("refinement")
     tokens = encoder(refining, tokens, vit.n_layers, vit.n_heads, vit.ff_mult)

@@ -21,9 +21,11 @@ def mlp_head(
     sigma0: NotNegative = 0.5,
     activation: Activation = "leaky_relu",
 ) -> Head:
-    """``n_hidden_layers`` of width ``hidden_dim``, and a readout: ``(R, in_dim) -> (R, *out_shape)``.
+    """Hidden layers of one width, and a readout: ``(R, in_dim) -> (R, *out_shape)``.
 
     Args:
+        in_dim: width of the mixed vector.
+        out_shape: ``(1,)``, ``(A,)`` or ``(N, A)``.
         hidden_dim: width; null takes half of nn.decoder.dense_hidden_dimension (512 by hand).
         n_hidden_layers: hidden layers before the readout.
         layer_norm: LayerNorm before each activation.

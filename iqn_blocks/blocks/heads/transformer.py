@@ -26,9 +26,11 @@ def transformer_head(
     sigma0: NotNegative = 0.5,
     activation: Activation = "leaky_relu",
 ) -> Head:
-    """:class:`IQNTransformerTrunk`, one hidden layer, a readout: ``(R, in_dim) -> (R, *out_shape)``.
+    """A transformer trunk, one hidden layer, a readout: ``(R, in_dim) -> (R, *out_shape)``.
 
     Args:
+        in_dim: width of the mixed vector.
+        out_shape: ``(1,)``, ``(A,)`` or ``(N, A)``.
         d_model: token width; must divide the state width D.
         n_layers: encoder layers.
         n_heads: attention heads; must divide d_model.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from iqn_blocks.config import Config
+from iqn_blocks.config import Config, vision_branch
 from iqn_blocks.encoders.common import freeze
 from iqn_blocks.encoders.multimodal.post_concat import post_concat
 from iqn_blocks.encoders.multimodal.unified import unified
@@ -27,5 +27,13 @@ def multimodal_encoder(config: Config, models: Models | None = None) -> nn.Modul
     """
     encoder = _MODES[config.nn.fusion_mode](config, models)
     branches = {"vision": config.nn.vis.freeze, "float_mlp": config.nn.float.freeze}
+    # The projection of transformer tokens to the fusion's width, which only a token sequence has,
+    # belongs to the fusion, as in trackmania_rl.
+    projections = {
+        "native_transformer": "vision.projection",
+        "hf_transformer": "vision.token_projection",
+    }
+    if vision_branch(config) in projections:
+        branches[projections[vision_branch(config)]] = config.nn.encoder.freeze
     freeze(encoder, branches, others=config.nn.encoder.freeze)
     return encoder

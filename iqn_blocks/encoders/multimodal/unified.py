@@ -20,24 +20,24 @@ def unified(config: Config, models: Models | None) -> SequenceEncoder:
 
 
 def _image_tokens(config: Config, models: Models | None) -> VisionModule | None:
-    """Image tokens of the trunk's width: none, one for the stem, patches, or all of a HF model."""
+    """Image tokens of the trunk's width: none, those of the stem, patches, or all of a HF model."""
     vis, d_model = config.nn.vis, config.nn.encoder.transformer.d_model
     branch, block = vision_branch(config), vis.transformer
     if branch == "none":
         return None
     if branch == "cnn":
-        return stem_vision(config, d_model)
+        return stem_vision(config, d_model, tokens=True)
     assert block is not None
     if branch == "native_transformer":
         return PatchTokens(
             vis.in_channels,
             (vis.image_size.height, vis.image_size.width),
             block.patch_size,
-            d_model,
+            block.d_model,  # which is the trunk's
             uint8_scaling=vis.uint8_scaling,
         )
     return HFVisionTokens(
-        **vision_backbone(config, models),
+        **vision_backbone(config, models, summary=False),
         refinement=nn.Identity(),
         d_model=d_model,
         out_dim=d_model,

@@ -107,7 +107,11 @@ class TianshouModel(nn.Module):
 
     def _image(self, array: Any) -> Tensor:
         img = self._tensor(array)
-        return img.unsqueeze(1) if img.ndim == 3 and self.net.inputs.image_shape[0] == 1 else img
+        return (
+            img.unsqueeze(1)
+            if img.ndim == 3 and (self.net.inputs.image_shape or (0,))[0] == 1
+            else img
+        )
 
     def _vector(self, array: Any) -> Tensor:
         floats = self._tensor(array)

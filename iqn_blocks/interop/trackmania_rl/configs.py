@@ -1,7 +1,8 @@
 """trackmania_rl's YAML files, newer and older, as configurations of ours.
 
-The blocks ``nn`` and ``btr`` say what the network is, ``inputs`` and ``environment`` give the sizes
-of its input and output; all other blocks are the trainer's and are skipped by name.
+The blocks ``nn`` and ``btr`` say what the network is; ``inputs``, ``environment`` and
+``state_normalization`` give the sizes of its input and output and the statistics of its float
+inputs; all other blocks are the trainer's and are skipped by name.
 """
 
 from __future__ import annotations
@@ -9,13 +10,20 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from iqn_blocks.config import Config
+from iqn_blocks.config import Cnn, Config, ImageSize
 from iqn_blocks.config.loading import read_file
 from iqn_blocks.config.messages import join
-from iqn_blocks.errors import ConfigError
+from iqn_blocks.config.schema import CNN_KEYS_OF_BTR
+from iqn_blocks.errors import ConfigError, ImportedConfigWarning, UnusedConfigWarning
+from iqn_blocks.interop.trackmania_rl.environment import (
+    environment_faults,
+    float_inputs,
+    lacks_waypoints,
+)
 from iqn_blocks.plain import PlainData, freeze, show, thaw
 
 Block = dict[Any, Any]
@@ -27,13 +35,12 @@ TRAINER_BLOCKS = (
     "rewards",
     "map_cycle",
     "performance",
-    "state_normalization",
     "user",
     "ppo",
     "dpo",
     "grpo",
 )
-_READ_BLOCKS = ("nn", "neural_network", "btr", "inputs", "environment")
+_READ_BLOCKS = ("nn", "neural_network", "btr", "inputs", "environment", "state_normalization")
 
 # Keys of the older flat block, and where the newer block has them.
 _FLAT: Mapping[str, str] = {
@@ -62,13 +69,6 @@ _FLAT_TRAINING = (
     "overall_reset_mul_factor",
     "use_jit",
 )
-_OFFSETS = "rl_action_offsets_ms"
-_FLOAT_SIZES = {  # key of `environment`: float inputs that one of it stands for
-    "n_zone_centers_in_inputs": 3,
-    "n_prev_actions_in_inputs": 4,
-    "n_contact_material_physics_behavior_types": 4,
-}
-_OTHER_FLOATS = 27 + 1
 
 
 def load_config(path_or_mapping: str | os.PathLike[str] | Mapping[str, Any]) -> Config:
@@ -77,12 +77,20 @@ def load_config(path_or_mapping: str | os.PathLike[str] | Mapping[str, Any]) -> 
     Newer files have a block ``nn``, older ones a flat block ``neural_network``; ``fusion_mode`` and
     ``init_from_pretrained`` may stand under ``nn.encoder``, a transformer slot may be called
     ``transformer_encoder``, and ``shared_input: pre_tau`` with ``mlp`` slots is read as
-    ``post_tau``, which is what that system computes. ``n_actions``, ``n_actions_per_block`` and
-    ``float_input_dim`` follow from ``inputs`` and ``environment``. Munchausen targets get
+    ``post_tau``, which is what that system computes. ``n_actions`` is the number of
+    ``inputs.actions``; number and statistics of the float inputs and ``n_actions_per_block`` follow
+    from ``environment`` and ``state_normalization``. Munchausen targets get
     ``munchausen_clamp: log_pi``, the form that system computes. Blocks of the trainer are skipped.
 
+    Warns:
+        ImportedConfigWarning: the file lacks the statistics of the way-points, which are then mean
+            0 and standard deviation 1; it is written for another algorithm than ``iqn``.
+        UnusedConfigWarning: conv keys of ``btr`` that the network does not have, because the file
+            has no ``nn.vis.cnn`` for them.
+
     Raises:
-        ConfigError: an unknown block or key, or a value that no network can be built from.
+        ConfigError: an unknown block or key, a value that no network can be built from, or a file
+            for pretraining.
     """
     if isinstance(path_or_mapping, Mapping):
         return _read(path_or_mapping)
@@ -93,21 +101,62 @@ def load_config(path_or_mapping: str | os.PathLike[str] | Mapping[str, Any]) -> 
 
 
 def _read(given: Mapping[str, Any]) -> Config:
-    faults = [*_unknown_blocks(given), *_faulty_sizes(given)]
+    if not any(block in given for block in ("nn", "neural_network", "inputs", "environment")):
+        raise ConfigError(
+            "found none of the blocks nn, neural_network, inputs and environment; accepted: a file "
+            "that describes an agent; a pretraining file does not, load the one that its "
+            "rl_config_path names"
+        )
+    faults = [*_unknown_blocks(given), *_faulty_actions(given), *environment_faults(given)]
     nn, btr, flat = (_block(given, key, faults) for key in ("nn", "btr", "neural_network"))
     if "nn" in given and "neural_network" in given:
         faults.append("nn: given beside neural_network, its older form; keep one of them")
-    faults += [*_unknown_flat(flat), *_rename_older(nn)]
+    faults += [*_unknown_flat(flat), *_rename_older(nn), *_faulty_float_tokens(nn)]
     if faults:
         raise ConfigError(join(faults))
+    _take_first_token(nn)
+    ignored = [] if "neural_network" in given else _drop_conv_keys(nn, btr)
     if btr.get("use_munchausen") is True:
         btr.setdefault("munchausen_clamp", "log_pi")
+    keys = {
+        "n_actions": len(given["inputs"]["actions"]),
+        **float_inputs(given),
+        "nn": nn or _nested(flat),
+        "btr": btr,
+    }
     try:
-        return Config.model_validate({**_sizes(given), "nn": nn or _nested(flat), "btr": btr})
+        config = Config.model_validate(keys)
     except ConfigError as error:
         if not flat:
             raise
         raise type(error)(_in_flat_names(str(error))) from None
+    for path in ignored:
+        warnings.warn(
+            f"{path}: set, but not read, because the file has no nn.vis.cnn; move it there if the "
+            "network has it",
+            UnusedConfigWarning,
+            stacklevel=3,
+        )
+    for note in _notes(given):
+        warnings.warn(note, ImportedConfigWarning, stacklevel=3)
+    return _without_image_size(config) if config.nn.vis.no_image else config
+
+
+def _notes(given: Mapping[str, Any]) -> Iterator[str]:
+    """What a valid file leaves open, or is written for."""
+    training = given.get("training")
+    algorithm = training.get("algorithm", "iqn") if isinstance(training, Mapping) else "iqn"
+    if algorithm != "iqn":
+        yield (
+            f"training.algorithm: found {show(algorithm)}; the network is an implicit quantile "
+            "network with the encoder that the file describes, its weights fit that encoder alone"
+        )
+    if lacks_waypoints(given):
+        yield (
+            "state_normalization: missing, so the way-points among the float inputs have mean 0 "
+            "and standard deviation 1; add its waypoint_mean_40cp and waypoint_std_40cp, or load "
+            "weights that hold float_inputs_mean and float_inputs_std"
+        )
 
 
 def _block(given: Mapping[str, Any], key: str, faults: list[str]) -> Block:
@@ -143,47 +192,18 @@ def _unknown_flat(flat: Block) -> Iterator[str]:
             yield f"neural_network.{key}: unknown key; {_nearest(str(key), known)}"
 
 
-def _faulty_sizes(given: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with the keys of `inputs` and `environment` that size the network."""
-    for block, keys in (("inputs", ("actions",)), ("environment", (*_FLOAT_SIZES, _OFFSETS))):
-        found = given.get(block)
-        if not isinstance(found, Mapping):
-            state = "missing" if found is None else f"found {show(found)}"
-            yield f"{block}: {state}; accepted: a block with the keys {', '.join(keys)}"
-            continue
-        if block == "environment":
-            yield from _misspelled_offsets(found)
-        for key in keys:
-            if key not in found and key != _OFFSETS:
-                yield f"{block}.{key}: missing; add this key, the network's sizes follow from it"
-            elif key in found and not _is_size(key, found[key]):
-                wanted = (
-                    "a whole number >= 0" if key in _FLOAT_SIZES else "a list with an item or more"
-                )
-                yield f"{block}.{key}: found {show(found[key])}; accepted: {wanted}"
-
-
-def _is_size(key: str, value: object) -> bool:
-    if key in _FLOAT_SIZES:
-        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-    return isinstance(value, list | tuple) and len(value) > 0
-
-
-def _misspelled_offsets(block: Mapping[str, Any]) -> Iterator[str]:
-    """The one key that may be left out must not be lost to a slip; other keys are the trainer's."""
-    near = difflib.get_close_matches(_OFFSETS, map(str, block), 1, cutoff=0.8)
-    if near and near[0] != _OFFSETS:
-        yield f"environment.{near[0]}: unknown key; did you mean {_OFFSETS}?"
-
-
-def _sizes(given: Mapping[str, Any]) -> Block:
-    environment = given["environment"]
-    floats = sum(each * environment[key] for key, each in _FLOAT_SIZES.items())
-    return {
-        "n_actions": len(given["inputs"]["actions"]),
-        "n_actions_per_block": len(environment.get(_OFFSETS, [0])),
-        "float_input_dim": floats + _OTHER_FLOATS,
-    }
+def _faulty_actions(given: Mapping[str, Any]) -> Iterator[str]:
+    inputs = given.get("inputs")
+    if not isinstance(inputs, Mapping):
+        state = "missing" if inputs is None else f"found {show(inputs)}"
+        yield f"inputs: {state}; accepted: a block with the key actions"
+    elif "actions" not in inputs:
+        yield "inputs.actions: missing; add this key, their number is n_actions"
+    elif not isinstance(inputs["actions"], list | tuple) or not inputs["actions"]:
+        yield (
+            f"inputs.actions: found {show(inputs['actions'])}; accepted: a list with an item or "
+            f"more"
+        )
 
 
 def _rename_older(nn: Block) -> list[str]:
@@ -206,6 +226,62 @@ def _rename_older(nn: Block) -> list[str]:
         if decoder.get("shared_input") == "pre_tau" and not has_transformer:
             decoder["shared_input"] = "post_tau"
     return faults
+
+
+def _take_first_token(nn: Block) -> None:
+    """That system takes the first token as summary also of models without a class token."""
+    vis, encoder = nn.get("vis"), nn.get("encoder")
+    if not isinstance(vis, dict) or vis.get("no_image"):
+        return
+    transformer = vis.get("transformer")
+    if not isinstance(transformer, dict) or transformer.get("use_hf_backbone") is not True:
+        return
+    is_sequence = (
+        nn.get("fusion_mode") == "post_concat"
+        and isinstance(encoder, dict)
+        and encoder.get("post_concat_layout") == "token_sequence"
+    )
+    takes_all = is_sequence and transformer.get("fusion_tokens") == "patch_tokens"
+    if nn.get("fusion_mode") != "unified" and not takes_all:
+        transformer.setdefault("summary_token", "first")
+
+
+def _drop_conv_keys(nn: Block, btr: Block) -> list[str]:
+    """Drop conv keys of ``btr`` that fill nothing; the paths of those that are not the default.
+
+    That system fills ``nn.vis.cnn`` where that is there, and makes no default one for them. A flat
+    ``neural_network`` has no such block: ``btr`` was the place of these keys then.
+    """
+    vis = nn.get("vis")
+    if isinstance(vis, dict) and isinstance(vis.get("cnn"), dict) and not vis.get("no_image"):
+        return []
+    defaults = Cnn().to_dict()
+    # A value of a wrong type stays, to be refused.
+    unread = [key for key in CNN_KEYS_OF_BTR if type(btr.get(key)) is type(defaults[key])]
+    return [f"btr.{key}" for key in unread if btr.pop(key) != defaults[key]]
+
+
+def _faulty_float_tokens(nn: Block) -> Iterator[str]:
+    """That system refuses these whether or not its network has float tokens."""
+    encoder = nn.get("encoder")
+    if not isinstance(encoder, dict) or encoder.get("float_token_layout") != "per_feature":
+        return
+    wanted = {"post_concat_layout": "token_sequence", "float_token_input": "raw"}
+    defaults = {"post_concat_layout": "fused_vector", "float_token_input": "raw"}
+    for key, value in wanted.items():
+        found = encoder.get(key, defaults[key])
+        if found != value:
+            yield (
+                f"nn.encoder.float_token_layout: found per_feature with nn.encoder.{key} {found}; "
+                f"accepted: per_feature with {value}; set {key} to {value}, or float_token_layout "
+                "to dense"
+            )
+
+
+def _without_image_size(config: Config) -> Config:
+    """Files give a size also where there is no image; no network reads it then."""
+    vis = config.nn.vis.model_copy(update={"image_size": ImageSize()})
+    return config.model_copy(update={"nn": config.nn.model_copy(update={"vis": vis})})
 
 
 def _move(

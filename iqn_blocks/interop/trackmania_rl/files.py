@@ -13,11 +13,12 @@ from safetensors.torch import load as decode_tensors
 from torch import Tensor
 
 from iqn_blocks.build import assemble
+from iqn_blocks.checkpoint.loading import read_bytes
 from iqn_blocks.config import Config, parse
 from iqn_blocks.config.loading import read_file
 from iqn_blocks.errors import CheckpointError, ConfigError
 from iqn_blocks.interop.trackmania_rl.configs import load_config
-from iqn_blocks.interop.trackmania_rl.state_dicts import load_state_dict
+from iqn_blocks.interop.trackmania_rl.state_dicts import lacks_stats, load_state_dict
 from iqn_blocks.network import IQN
 
 WEIGHTS_FILE = "weights1.torch"  # the online network; weights2.torch is the target network
@@ -33,8 +34,10 @@ def load_checkpoint(
     """The network in a ``weights1.torch`` file, or in a folder that holds one.
 
     ``config`` is trackmania_rl's YAML file or what it holds, or a configuration of ours; its
-    ``nn.init_from_pretrained`` is not followed, all weights come from ``path``. The file is read
-    with ``torch.load(weights_only=True)``: nothing in it is executed.
+    ``nn.init_from_pretrained`` is not followed, all weights come from ``path``. Float statistics in
+    the file win over the configuration's; a classic network from before 2026 has none in its file,
+    and the configuration's count. The file is read with ``torch.load(weights_only=True)``: nothing
+    in it is executed.
 
     Raises:
         CheckpointError: the file cannot be read, or does not fit the configuration.
@@ -43,7 +46,7 @@ def load_checkpoint(
     tensors = read_weights(path)
     net = assemble(_config(config))
     try:
-        load_state_dict(net, tensors)
+        load_state_dict(net, tensors, float_stats=not lacks_stats(net, tensors))
     except CheckpointError as error:
         raise CheckpointError(f"{os.fspath(path)}: {error}") from None
     return net
@@ -96,11 +99,10 @@ def read_fusion_folder(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def _bytes(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CheckpointError(f"{file}: cannot be read: {reason}") from None
+    content = read_bytes(file)
+    if content is None:
+        raise CheckpointError(f"{file}: cannot be read: No such file or directory")
+    return content
 
 
 def _config(config: Config | Mapping[str, Any] | str | os.PathLike[str]) -> Config:
