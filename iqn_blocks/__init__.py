@@ -18,6 +18,7 @@ from iqn_blocks.errors import (
 from iqn_blocks.inference import InferenceIQN, optimize_for_inference
 from iqn_blocks.inputs import InputSpec
 from iqn_blocks.network import IQN
+from iqn_blocks.recurrent import RecurrentIQN, RecurrentQuantiles, RecurrentValues
 from iqn_blocks.registry import list_parts, register
 
 __version__ = "0.1.0"
@@ -30,6 +31,9 @@ __all__ = [
     "ImportedConfigWarning",
     "InferenceIQN",
     "InputSpec",
+    "RecurrentIQN",
+    "RecurrentQuantiles",
+    "RecurrentValues",
     "Stage",
     "UnsupportedTopologyError",
     "UnusedConfigWarning",

@@ -56,7 +56,7 @@ def _set_keys(block: Block, above: str = "") -> Iterator[tuple[str, Block, str]]
         path, value = f"{above}{name}", block.__dict__[name]
         default = field.get_default(call_default_factory=True)
         if isinstance(value, Block):
-            inside = list(_set_keys(value, f"{path}."))
+            inside = [] if value == default else list(_set_keys(value, f"{path}."))
             # `cnn` is there by default, whatever its field says.
             asked_for = default is None and not isinstance(value, Cnn)
             yield from inside or ([(path, block, name)] if asked_for else [])

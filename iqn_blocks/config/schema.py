@@ -18,6 +18,7 @@ from iqn_blocks.config.fusion import Encoder
 from iqn_blocks.config.heads import Decoder, Quantiles
 from iqn_blocks.config.inputs import Cnn, FloatInputs, Vision
 from iqn_blocks.config.messages import join
+from iqn_blocks.config.part import Part, PartOf
 from iqn_blocks.config.rules import cross_faults
 from iqn_blocks.errors import ConfigError
 from iqn_blocks.kinds import (
@@ -83,6 +84,9 @@ class Nn(Block):
         default_factory=FloatInputs, description="Branch of the float inputs."
     )
     encoder: Encoder = Field(default_factory=Encoder, description="Fusion (multimodal).")
+    core: Annotated[str | Part | None, PartOf(slot="core", null=True)] = Field(
+        default=None, description="Memory between state encoder and quantile path; null is none."
+    )
     iqn: Quantiles = Field(default_factory=Quantiles, description="Quantile path.")
     decoder: Decoder = Field(default_factory=Decoder, description="Heads.")
     training: OwnKeys = Field(
