@@ -11,7 +11,6 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
@@ -118,7 +117,9 @@ def options_of(part: PartClass, slot: Slot) -> dict[str, Option]:
     meanings = dict(
         re.findall(r"^    (\w+): (.+(?:\n {8,}.+)*)", inspect.getdoc(part) or "", re.MULTILINE)
     )
-    namespace = vars(sys.modules[part.__module__])
+    made_by: Any = part
+    maker = inspect.unwrap(made_by.__init__ if isinstance(part, type) else part)
+    namespace = getattr(maker, "__globals__", {})
     options = {}
     for parameter in list(inspect.signature(part).parameters.values())[len(ARGUMENTS[slot]) :]:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
