@@ -8,7 +8,7 @@ import pytest
 
 from iqn_blocks import UnsupportedTopologyError
 from iqn_blocks.config import (
-    float_hidden_dim,
+    floats_part,
     parse,
     route,
     trunk,
@@ -98,9 +98,9 @@ def test_where_a_trunk_model_comes_from() -> None:
 
 def test_width_of_the_float_mlp() -> None:
     keys = {"float": {"mlp": {"hidden_dim": 7}}, "encoder": {"mlp": {"hidden_dim": 9}}}
-    assert float_hidden_dim(parse(nn(**keys))) == 7
-    assert float_hidden_dim(parse(nn(**keys, fusion_mode="unified"))) == 9
-    assert float_hidden_dim(parse(nn(float=keys["float"], fusion_mode="unified"))) == 7
+    assert floats_part(parse(nn(**keys))).hidden_dim == 7
+    assert floats_part(parse(nn(**keys, fusion_mode="unified"))).hidden_dim == 9
+    assert floats_part(parse(nn(float=keys["float"], fusion_mode="unified"))).hidden_dim == 7
 
 
 @pytest.mark.parametrize(

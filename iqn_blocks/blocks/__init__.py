@@ -6,8 +6,11 @@ from iqn_blocks.blocks.dense import HiddenLayer
 from iqn_blocks.blocks.floats import FloatMLP, FloatNormalization
 from iqn_blocks.blocks.heads.head import Head
 from iqn_blocks.blocks.heads.mlp import mlp_head
+from iqn_blocks.blocks.heads.simba import Simba, SimbaHead
+from iqn_blocks.blocks.heads.simba_v2 import SimbaV2, SimbaV2Head, project_simba_v2_
 from iqn_blocks.blocks.heads.transformer import transformer_head
 from iqn_blocks.blocks.init import orthogonal_, orthogonal_head_, orthogonal_tau_
+from iqn_blocks.blocks.mixers.film import Film
 from iqn_blocks.blocks.mixers.hadamard import Hadamard
 from iqn_blocks.blocks.noisy import NoisyLinear
 from iqn_blocks.blocks.scaling import ImageNormalization
@@ -33,6 +36,7 @@ __all__ = [
     "ConvTrunk",
     "DenseTokens",
     "FeatureTokens",
+    "Film",
     "FloatMLP",
     "FloatNormalization",
     "Hadamard",
@@ -51,6 +55,10 @@ __all__ = [
     "NoisyLinear",
     "PatchTokens",
     "PatchVision",
+    "Simba",
+    "SimbaHead",
+    "SimbaV2",
+    "SimbaV2Head",
     "SpectralNormConv2d",
     "StemVision",
     "TauEmbedding",
@@ -61,5 +69,6 @@ __all__ = [
     "orthogonal_",
     "orthogonal_head_",
     "orthogonal_tau_",
+    "project_simba_v2_",
     "transformer_head",
 ]

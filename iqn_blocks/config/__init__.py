@@ -9,7 +9,7 @@ from iqn_blocks.config.loading import load_config, parse
 from iqn_blocks.config.part import Part
 from iqn_blocks.config.routing import (
     TOPOLOGIES,
-    float_hidden_dim,
+    floats_part,
     route,
     stem_part,
     trunk,
@@ -37,7 +37,7 @@ __all__ = [
     "Quantiles",
     "Transformer",
     "Vision",
-    "float_hidden_dim",
+    "floats_part",
     "load_config",
     "parse",
     "route",

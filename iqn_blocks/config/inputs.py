@@ -152,10 +152,20 @@ class FloatMlp(Block):
     hidden_dim: Size = Field(default=256, description="Width h of its two layers.")
 
 
-class FloatInputs(Block):
-    """Branch of the float inputs."""
+class FloatInputs(Chooser):
+    """Branch of the float inputs: the float MLP, or another part by its name."""
+
+    slot: ClassVar[Slot] = "floats"
 
     freeze: Bool = Field(
         default=False, description="Do not train the float MLP (and in hf_vision its projection)."
     )
     mlp: FloatMlp = Field(default_factory=FloatMlp, description="The float MLP.")
+    parts: Annotated[tuple[Part, ...], PartsOf(slot="floats")] = Field(
+        default=(), description="Another part in its place, under its name."
+    )
+
+    @classmethod
+    def fill(cls, keys: dict[Any, Any]) -> dict[Any, Any]:
+        cls.collect(keys)
+        return keys

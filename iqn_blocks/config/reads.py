@@ -66,8 +66,8 @@ def _set_keys(block: Block, above: str = "") -> Iterator[tuple[str, Block, str]]
                     yield f"{path}.{option}", block, name
         elif isinstance(block, Chooser) and name == "parts":
             for part in value:
-                for option in part.given(block.slot):
-                    yield f"{above}{part.name}.{option}", block, name
+                options = [f".{option}" for option in part.given(block.slot)]
+                yield from ((f"{above}{part.name}{end}", block, name) for end in options or [""])
         elif field.is_required() or value not in (default, _default_of_stem(path)):
             yield path, block, name
 

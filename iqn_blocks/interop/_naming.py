@@ -18,10 +18,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from iqn_blocks import blocks
-from iqn_blocks.blocks import NoisyLinear, SpectralNormConv2d
+from iqn_blocks import blocks, hf
+from iqn_blocks.blocks import MapReadout, NoisyLinear, SpectralNormConv2d
 from iqn_blocks.blocks.pool import HalvingMaxPool
-from iqn_blocks.blocks.stems import ImpalaStage, ResidualBlock
+from iqn_blocks.blocks.stems.impala import ImpalaStage, ResidualBlock
 from iqn_blocks.blocks.transformer import EncoderLayer, NativeEncoder, SelfAttention
 from iqn_blocks.encoders.classic import ClassicEncoder
 from iqn_blocks.encoders.hf_vision import HFVisionEncoder
@@ -43,13 +43,13 @@ KNOWN: frozenset[type[nn.Module]] = frozenset(
         IQN, ClassicEncoder, HFVisionEncoder, DirectEncoder, VectorEncoder, SequenceEncoder,
         blocks.ConvStem, blocks.ImpalaStem, ImpalaStage, ResidualBlock, HalvingMaxPool,
         SpectralNormConv2d, blocks.StemVision, blocks.PatchTokens, blocks.PatchVision,
-        blocks.HFVisionVector, blocks.HFVisionTokens, blocks.PixelValues,
+        hf.HFVisionVector, hf.HFVisionTokens, hf.PixelValues,
         blocks.FloatNormalization, blocks.FloatMLP, blocks.DenseTokens, blocks.FeatureTokens,
-        blocks.MeanTrunk, blocks.NativeTrunk, blocks.MLPTrunk, blocks.ConvTrunk, blocks.HFTrunk,
+        blocks.MeanTrunk, blocks.NativeTrunk, blocks.MLPTrunk, blocks.ConvTrunk, hf.HFTrunk,
         NativeEncoder, EncoderLayer, SelfAttention,
         blocks.TauEmbedding, blocks.Head, blocks.IQNTransformerTrunk, blocks.HiddenLayer,
-        NoisyLinear,
-        nn.Linear, nn.Conv1d, nn.Conv2d, nn.LayerNorm, nn.LeakyReLU, nn.ReLU, nn.AdaptiveMaxPool2d,
+        NoisyLinear, blocks.Hadamard, blocks.ImageNormalization,
+        nn.Linear, nn.Conv1d, nn.Conv2d, nn.LayerNorm, nn.LeakyReLU, nn.ReLU, MapReadout,
         nn.Dropout, nn.Dropout1d, nn.Identity, nn.Sequential, nn.ModuleList,
     }
 )  # fmt: skip
@@ -166,15 +166,22 @@ def _foreign_modules(layers: Mapping[str, nn.Module]) -> list[str]:
     A subclass may compute anything under the names of its base, so that it is not known. Inside a
     Hugging Face model names and types are those of transformers on both sides.
     """
-    pretrained = (blocks.HFVisionVector, blocks.HFVisionTokens, blocks.HFTrunk)
+    pretrained = (hf.HFVisionVector, hf.HFVisionTokens, hf.HFTrunk)
     skipped = {f"{path}.backbone" for path, module in layers.items() if type(module) in pretrained}
     foreign = []
     for path, module in layers.items():
         inside = any(path == outer or path.startswith(f"{outer}.") for outer in skipped)
-        if type(module) not in KNOWN and not inside:
+        if not (inside or (type(module) in KNOWN and _is_usual(module))):
             skipped.add(path)
             foreign.append(f"{path or 'the network'} ({type(module).__name__})")
     return foreign
+
+
+def _is_usual(module: nn.Module) -> bool:
+    """Whether a module of a known type computes what other systems compute under these names."""
+    if isinstance(module, MapReadout):
+        return module.readout in ("flatten", "max")
+    return not isinstance(module, IQN) or module.dueling == "per_level"
 
 
 def _no_names(naming: Naming, foreign: Sequence[str]) -> CheckpointError:
