@@ -85,8 +85,9 @@ def _stage_modules(net: IQN) -> Iterator[tuple[str, nn.Module]]:
         for name, module in () if part is None else part.named_children():
             if not isinstance(module, nn.Identity):
                 yield f"{parent}.{name}", module
-    for name in ("encoder", "tau_embedding"):
-        yield name, net.get_submodule(name)
+    for name in ("encoder", "core", "tau_embedding"):
+        if hasattr(net, name):
+            yield name, net.get_submodule(name)
     yield "q", net
 
 

@@ -39,8 +39,8 @@ class IQN(nn.Module):
     """Implicit quantile network (arXiv:1806.06923): ``(img, floats) ─▶ s ─▶ q``.
 
     ``s = encoder(img, floats)`` of shape ``(B, D)``, ``x = mixer(s, φ(τ))``,
-    ``q = V(x) + Adv(x) − mean_A Adv(x)``, or ``q = Adv(x)`` without a value head. :func:`iqn_blocks.build` makes one from a configuration;
-    by hand:
+    ``q = V(x) + Adv(x) − mean_A Adv(x)``, or ``q = Adv(x)`` without a value head.
+    :func:`iqn_blocks.build` makes one from a configuration; by hand:
 
     >>> from iqn_blocks.blocks import Hadamard, Head, TauEmbedding
     >>> class Encoder(nn.Module):
@@ -60,9 +60,9 @@ class IQN(nn.Module):
         value_head: ``(R, out_dim) -> (R, 1)``; None where the advantage head gives ``q`` itself.
         advantage_head: ``(R, out_dim) -> (R, A)``, or ``(R, N, A)`` for ``N`` action offsets, with
             that shape as ``out_shape``.
-        dueling: ``per_level`` subtracts ``mean_A Adv(s, τ)``. ``at_midpoints`` subtracts the mean of
-            ``Adv(s, τ')`` over actions and the ``k`` midpoints ``τ'``: it does not depend on ``τ``,
-            so that ``q`` rises with ``τ`` where both heads do, and costs ``k`` further rows.
+        dueling: ``per_level`` subtracts ``mean_A Adv(s, τ)``. ``at_midpoints`` subtracts the mean
+            of ``Adv(s, τ')`` over actions and the ``k`` midpoints ``τ'``: it does not depend on τ,
+            so that ``q`` rises with τ where both heads do, and costs ``k`` further rows.
         n: quantiles ``K`` of a call that names none.
         k: midpoint quantiles that :meth:`q_values` averages over.
         inputs: the inputs to check and to make examples of; without it nothing is checked.
@@ -187,33 +187,9 @@ class IQN(nn.Module):
             TypeError: a tensor is missing or has an unusable dtype.
         """
         batch = self.inputs.check(img, floats)
-        if tau is not None:
-            if generator is not None:
-                raise ValueError(
-                    "generator: nothing is drawn when tau is given; pass one of the two"
-                )
-            num_quantiles = _count_quantiles(tau, num_quantiles, batch)
+        num_quantiles = self._check_tau(tau, num_quantiles, batch, scheme, generator)
         state = self.encode(img, floats)
-        if num_quantiles is None:
-            num_quantiles = self.n
-            if num_quantiles % 2 and scheme == "symmetric":
-                raise ValueError(
-                    f"nn.iqn.n: found {num_quantiles}, but scheme 'symmetric' pairs τ with 1 − τ "
-                    f"and needs an even number; set it, pass num_quantiles, or use scheme='uniform'"
-                )
-        if tau is None:
-            tau = sample_tau(
-                batch,
-                num_quantiles,
-                scheme=scheme,
-                generator=generator,
-                device=state.device,
-                dtype=wide_dtype(self.dtype),
-            )
-        q = self.quantile_values(state, tau, num_quantiles)
-        if tau.shape[0] != num_quantiles * batch:
-            tau = tau.repeat_interleave(batch, dim=0)
-        return q, tau
+        return self._at_tau(state, tau, num_quantiles, scheme, generator)
 
     if TYPE_CHECKING:  # nn.Module says that a call takes and gives anything
 
@@ -251,18 +227,64 @@ class IQN(nn.Module):
         return split_quantiles(q, k), split_quantiles(tau, k).squeeze(-1)
 
     def encode(self, img: Tensor | None = None, floats: Tensor | None = None) -> Tensor:
-        """The state ``s (B, D)``; the inputs are those of :meth:`forward`, unchecked.
+        """The encoder's state ``s (B, D)``; the inputs are those of :meth:`forward`, unchecked.
 
         Raises:
             ValueError: the encoder gives another shape than its ``state_dim`` promises.
         """
         state: Tensor = self.encoder(img, floats)
-        if state.ndim != 2 or state.shape[1] != self.state_dim:
+        if state.ndim != 2 or state.shape[1] != self.encoder.state_dim:
             raise ValueError(
                 f"{type(self.encoder).__name__}: gave a state of shape {tuple(state.shape)}, but "
-                f"its state_dim promises (B, {self.state_dim})"
+                f"its state_dim promises (B, {self.encoder.state_dim})"
             )
         return state
+
+    def _check_tau(
+        self,
+        tau: Tensor | None,
+        num_quantiles: int | None,
+        batch: int,
+        scheme: TauScheme,
+        generator: torch.Generator | None,
+    ) -> int:
+        """``K`` of a call."""
+        if tau is not None:
+            if generator is not None:
+                raise ValueError(
+                    "generator: nothing is drawn when tau is given; pass one of the two"
+                )
+            return _count_quantiles(tau, num_quantiles, batch)
+        if num_quantiles is None and self.n % 2 and scheme == "symmetric":
+            raise ValueError(
+                f"nn.iqn.n: found {self.n}, but scheme 'symmetric' pairs τ with 1 − τ and needs an "
+                f"even number; set it, pass num_quantiles, or use scheme='uniform'"
+            )
+        return self.n if num_quantiles is None else num_quantiles
+
+    def _at_tau(
+        self,
+        state: Tensor,
+        tau: Tensor | None,
+        num_quantiles: int,
+        scheme: TauScheme,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor]:
+        """``q`` and ``τ`` of ``K·B`` rows, drawn where none is given."""
+        batch = state.shape[0]
+        if tau is None:
+            tau = sample_tau(
+                batch,
+                num_quantiles,
+                scheme=scheme,
+                generator=generator,
+                device=state.device,
+                dtype=wide_dtype(self.dtype),
+            )
+        q = self.quantile_values(state, tau, num_quantiles)
+        if tau.shape[0] != num_quantiles * batch:
+            tau = tau.repeat_interleave(batch, dim=0)
+        return q, tau
 
     def quantile_values(self, state: Tensor, tau: Tensor, num_quantiles: int) -> Tensor:
         """The quantile path: ``s (B, D)`` and ``tau (K·B, 1)`` or ``(K, 1)`` to ``q (K·B, …)``."""
@@ -325,15 +347,22 @@ class IQN(nn.Module):
             ValueError: shapes that do not fit the configuration or each other.
             TypeError: a tensor is missing or has an unusable dtype.
         """
+        tau = self._distorted(tau, risk)
+        self.inputs.check(img, floats)
+        q = self.mean_values(self.encode(img, floats), tau)
+        return q if mask is None else mask_actions(q, mask)
+
+    def _distorted(
+        self, tau: Tensor | None, risk: Callable[[Tensor], Tensor] | None
+    ) -> Tensor | None:
+        """The levels ``(K, 1)`` that :meth:`q_values` averages over; None for the default."""
         if tau is not None and (tau.ndim != 2 or tau.shape[1] != 1):
             raise ValueError(f"tau: q_values takes shape (K, 1), got {tuple(tau.shape)}")
         if risk is not None:
             tau = risk(self.acting_tau() if tau is None else tau)
             if tau.ndim != 2 or tau.shape[1] != 1:
                 raise ValueError(f"risk: gave τ of shape {tuple(tau.shape)}, expected (K, 1)")
-        self.inputs.check(img, floats)
-        q = self.mean_values(self.encode(img, floats), tau)
-        return q if mask is None else mask_actions(q, mask)
+        return tau
 
     def acting_tau(self) -> Tensor:
         """The ``nn.iqn.k`` midpoints ``(K, 1)`` that :meth:`q_values` averages over by default."""

@@ -92,6 +92,7 @@ PLACES: Mapping[Slot, Callable[[Config], Config]] = {
     "stem": lambda part: tiny(nn={"vis": {"image_size": {"width": 36, "height": 36}, **part}}),
     "floats": _floats,
     "trunk": _trunk,
+    "core": lambda part: tiny_float(nn={"core": part}),
     "mixer": lambda part: tiny_float(nn={"iqn": {"mixer": part}}),
     "head": _head,
 }
@@ -121,13 +122,14 @@ def test_shapes(slot: Slot, name: str, folders: Mapping[str, str]) -> None:
         inputs = net.example_inputs(batch)
         assert net.encode(*inputs).shape == (batch, net.state_dim)
         assert net(*inputs, 2)[0].shape == (2 * batch, *rows)
-        assert net.q_values(*inputs).shape == (batch, *rows)
+            values = net.q_values(*inputs)
+        assert getattr(values, "q", values).shape == (batch, *rows)  # named where memory is too
 
 
 @every_part
 def test_gradients_reach_every_parameter(slot: Slot, name: str, folders: Mapping[str, str]) -> None:
     net = build(slot, name, folders).double()
-    q, _ = net(*net.example_inputs(4))
+    q, *_ = net(*net.example_inputs(4))
     q.square().sum().backward()
     for key, parameter in net.named_parameters():
         assert parameter.grad is not None, key

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from iqn_blocks.blocks.cores.base import Core
+from iqn_blocks.blocks.cores.gru import GRU
+from iqn_blocks.blocks.cores.lstm import LSTM
 from iqn_blocks.blocks.dense import HiddenLayer
 from iqn_blocks.blocks.floats import FloatMLP, FloatNormalization
 from iqn_blocks.blocks.heads.head import Head
@@ -32,8 +35,11 @@ from iqn_blocks.blocks.trunks.native import NativeTrunk
 from iqn_blocks.blocks.vision import PatchTokens, PatchVision, StemVision
 
 __all__ = [
+    "GRU",
+    "LSTM",
     "ConvStem",
     "ConvTrunk",
+    "Core",
     "DenseTokens",
     "FeatureTokens",
     "Film",

@@ -87,7 +87,8 @@ class HeadSlot(Chooser):
         return {
             key: value
             for key, value in given.items()
-            if (type(value), value) != (type(_NO_BACKBONE.get(key)), _NO_BACKBONE.get(key))
+            if key not in _NO_BACKBONE
+            or (type(value), value) != (type(_NO_BACKBONE[key]), _NO_BACKBONE[key])
         }
 
     @property

@@ -16,6 +16,7 @@ from iqn_blocks.kinds import Bool, Choice, LayersOrNone, Probability, Size, Stri
 from iqn_blocks.registry import Slot
 
 FusionTokens = Literal["summary", "patch_tokens"]
+MissingProcessor = Literal["model", "unit_224"]
 
 
 class ImageSize(Block):
@@ -107,6 +108,12 @@ class Transformer(Block):
         description="The summary of a Hugging Face vision model: its first token, the mean token, "
         "or with auto the first of a model with a class token and else the mean. Read from "
         "vis.transformer.",
+    )
+    missing_processor: Annotated[MissingProcessor, Choice.of(MissingProcessor)] = Field(
+        default="model",
+        description="Pixels for a vision model with neither processor file nor image size in its "
+        "configuration (timm's): as the model's own data says, or 224 x 224 in [0, 1] without mean "
+        "and std. Read from vis.transformer.",
     )
 
 
