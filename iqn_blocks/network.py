@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -40,8 +40,7 @@ class IQN(nn.Module):
 
     ``s = encoder(img, floats)`` of shape ``(B, D)``, ``x = mixer(s, φ(τ))``,
     ``q = V(x) + Adv(x) − mean_A Adv(x)``, or ``q = Adv(x)`` without a value head.
-    :func:`iqn_blocks.build` makes one from a configuration;
-    by hand:
+    :func:`iqn_blocks.build` makes one from a configuration; by hand:
 
     >>> from iqn_blocks.blocks import Hadamard, Head, TauEmbedding
     >>> class Encoder(nn.Module):
@@ -188,9 +187,22 @@ class IQN(nn.Module):
             TypeError: a tensor is missing or has an unusable dtype.
         """
         batch = self.inputs.check(img, floats)
-        num_quantiles = self._check_levels(tau, num_quantiles, batch, scheme, generator)
+        num_quantiles = self._check_tau(tau, num_quantiles, batch, scheme, generator)
         state = self.encode(img, floats)
-        return self._at_levels(state, tau, num_quantiles, scheme, generator)
+        return self._at_tau(state, tau, num_quantiles, scheme, generator)
+
+    if TYPE_CHECKING:  # nn.Module says that a call takes and gives anything
+
+        def __call__(
+            self,
+            img: Tensor | None = None,
+            floats: Tensor | None = None,
+            num_quantiles: int | None = None,
+            tau: Tensor | None = None,
+            *,
+            scheme: TauScheme = "symmetric",
+            generator: torch.Generator | None = None,
+        ) -> tuple[Tensor, Tensor]: ...
 
     def quantiles(
         self,
@@ -228,7 +240,7 @@ class IQN(nn.Module):
             )
         return state
 
-    def _check_levels(
+    def _check_tau(
         self,
         tau: Tensor | None,
         num_quantiles: int | None,
@@ -250,7 +262,7 @@ class IQN(nn.Module):
             )
         return self.n if num_quantiles is None else num_quantiles
 
-    def _at_levels(
+    def _at_tau(
         self,
         state: Tensor,
         tau: Tensor | None,
