@@ -118,6 +118,7 @@ def assemble(config: Config, models: Models | None = None) -> IQN:
         mixer.phi_dim,
         cosine_start=nn_config.iqn.cosine_start,
         activation=nn_config.activation,
+        n_layers=nn_config.iqn.n_layers,
     )
     if nn_config.init == "orthogonal":
         orthogonal_tau_(tau_embedding)

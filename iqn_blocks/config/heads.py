@@ -9,7 +9,7 @@ from pydantic import Field
 
 from iqn_blocks.config.block import Block
 from iqn_blocks.config.part import Chooser, Part, PartOf, PartsOf
-from iqn_blocks.kinds import Bool, Choice, Count, NotNegative, Size
+from iqn_blocks.kinds import Bool, Choice, Count, Layers, NotNegative, Size
 from iqn_blocks.registry import Slot
 
 SharedInput = Literal["post_tau"]
@@ -23,6 +23,7 @@ class Quantiles(Block):
     cosine_start: Count = Field(
         default=1, description="First cosine index i; the last is i + E - 1."
     )
+    n_layers: Layers = Field(default=1, description="Layers of the projection of τ.")
     mixer: Annotated[str | Part, PartOf(slot="mixer")] = Field(
         default="hadamard", description="What brings state and embedding of τ together."
     )
