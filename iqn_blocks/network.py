@@ -277,7 +277,9 @@ class IQN(nn.Module):
             return _count_quantiles(tau, num_quantiles, batch)
         if self.fractions is not None:
             if generator is not None:
-                raise ValueError("generator: nothing is drawn, fractions are proposed; leave it out")
+                raise ValueError(
+                    "generator: nothing is drawn, fractions are proposed; leave it out"
+                )
             if num_quantiles not in (None, self.n):
                 raise ValueError(
                     f"num_quantiles: found {num_quantiles}, but {self.n} fractions are proposed; "
@@ -400,8 +402,8 @@ class IQN(nn.Module):
         if risk is not None:
             if tau is None and self.fractions is not None:
                 raise ValueError(
-                    "risk: proposed fractions differ by state and are not distorted; pass tau, such "
-                    "as net.acting_tau()"
+                    "risk: proposed fractions differ by state and are not distorted; pass tau, "
+                    "such as net.acting_tau()"
                 )
             tau = risk(self.acting_tau() if tau is None else tau)
             if tau.ndim != 2 or tau.shape[1] != 1:

@@ -72,11 +72,13 @@ def test_compiled_exported_and_saved(tmp_path):
 
 def test_errors():
     net, floats = part_checks.build(config()), torch.ones(2, 5)
-    with pytest.raises(ValueError, match="num_quantiles: found 4, but 3 fractions .* leave it out"):
+    with pytest.raises(ValueError, match=r"num_quantiles: found 4, but 3 fractions .* leave it"):
         net(None, floats, 4)
-    with pytest.raises(ValueError, match="generator: nothing is drawn, .* leave it out"):
+    with pytest.raises(ValueError, match=r"generator: nothing is drawn, .* leave it out"):
         net(None, floats, generator=torch.Generator())
-    with pytest.raises(ValueError, match=r"risk: proposed fractions .* pass tau, such as net.acting"):
+    with pytest.raises(
+        ValueError, match=r"risk: proposed fractions .* pass tau, such as net.acting"
+    ):
         net.q_values(None, floats, risk=lambda tau: tau)
     with pytest.raises(ValueError, match=r"propose: this network draws .* nn\.iqn\.fractions: fqf"):
         iqn_blocks.build(tiny_float()).propose(torch.ones(1, 8))
