@@ -23,7 +23,7 @@ from iqn_blocks.functional import (
     split_quantiles,
     wide_dtype,
 )
-from iqn_blocks.inputs import InputSpec
+from iqn_blocks.inputs import InputSpec, check_values
 
 
 class ExampleInputs(NamedTuple):
@@ -285,10 +285,12 @@ class IQN(nn.Module):
         Args:
             img: as in :meth:`forward`.
             floats: as in :meth:`forward`.
-            tau: ``(K, 1)``, shared by the batch; ``nn.iqn.k`` midpoints by default.
+            tau: ``(K, 1)``, shared by the batch; ``nn.iqn.k`` midpoints by default. Levels
+                ``(K·B, 1)`` of each sample, as ``forward`` takes them, look the same and are shared
+                too.
             risk: a distortion of τ applied first, such as one of :mod:`iqn_blocks.risk`.
             mask: True where an action is allowed, shaped like the result; others get the dtype's
-                finite minimum.
+                finite minimum. Where none is allowed all have it, and ``argmax`` is action 0.
 
         Raises:
             ValueError: shapes that do not fit the configuration or each other.
@@ -297,6 +299,7 @@ class IQN(nn.Module):
         if tau is not None and (tau.ndim != 2 or tau.shape[1] != 1):
             raise ValueError(f"tau: q_values takes shape (K, 1), got {tuple(tau.shape)}")
         if risk is not None:
+            _check_risk(risk)
             tau = risk(self.acting_tau() if tau is None else tau)
             if tau.ndim != 2 or tau.shape[1] != 1:
                 raise ValueError(f"risk: gave τ of shape {tuple(tau.shape)}, expected (K, 1)")
@@ -307,6 +310,34 @@ class IQN(nn.Module):
     def acting_tau(self) -> Tensor:
         """The ``nn.iqn.k`` midpoints ``(K, 1)`` that :meth:`q_values` averages over by default."""
         return midpoints(self.k, device=self.device, dtype=wide_dtype(self.dtype))
+
+    def check_inputs(
+        self,
+        img: Tensor | None = None,
+        floats: Tensor | None = None,
+        *,
+        tau: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> None:
+        """Look at the values of a first batch: every other method looks at shapes and dtypes alone.
+
+        Call it once, before the loop; it makes a GPU wait. The arguments are those of
+        :meth:`q_values`, and ``tau`` may be that of :meth:`forward`.
+
+        Raises:
+            ValueError: NaN or infinity; a floating image with values far outside [−1, 1], such as
+                0 … 255; τ outside [0, 1]; a sample without an allowed action; shapes as in
+                :meth:`forward`.
+            TypeError: a tensor is missing or has an unusable dtype.
+        """
+        batch = self.inputs.check(img, floats)
+        if tau is not None:
+            _count_quantiles(tau, len(tau), batch)
+        check_values(img, floats, tau, mask)
+
+    def num_parameters(self, *, trainable: bool = False) -> int:
+        """How many numbers the parameters hold; with ``trainable`` those that are not frozen."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad or not trainable)
 
     def example_inputs(self, batch: int = 1) -> ExampleInputs:
         """Random tensors that fit the network, on its device; the same ones at each call.
@@ -359,6 +390,19 @@ class IQN(nn.Module):
         """Whatever can draw noise and switch it off."""
         inside = [m for m in self.modules() if m is not self]
         return [m for m in inside if hasattr(m, "reset_noise") and hasattr(m, "disable_noise")]
+
+
+def _check_risk(risk: object) -> None:
+    """Raise TypeError for a name, and for a class that was not called."""
+    if isinstance(risk, type):
+        raise TypeError(
+            f"risk: found the class {risk.__name__}; accepted: a function of τ; call it first, as "
+            f"in risk={risk.__name__}(0.25)"
+        )
+    if not callable(risk):
+        raise TypeError(
+            f"risk: found {risk!r}; accepted: a function of τ, such as iqn_blocks.risk.cvar(0.25)"
+        )
 
 
 def _count_quantiles(tau: Tensor, num_quantiles: int | None, batch: int) -> int:
