@@ -5,7 +5,7 @@ from __future__ import annotations
 from iqn_blocks import blocks, functional, interop, losses, presets, risk, target
 from iqn_blocks.build import build, check, route
 from iqn_blocks.checkpoint import from_pretrained, load_weights, push_to_hub
-from iqn_blocks.config import Config, load_config
+from iqn_blocks.config import Config, list_presets, load_config
 from iqn_blocks.describe import Stage, describe
 from iqn_blocks.describe import stages as describe_stages
 from iqn_blocks.errors import (
@@ -18,6 +18,7 @@ from iqn_blocks.errors import (
 from iqn_blocks.inference import InferenceIQN, optimize_for_inference
 from iqn_blocks.inputs import InputSpec
 from iqn_blocks.network import IQN
+from iqn_blocks.recurrent import RecurrentIQN, RecurrentQuantiles, RecurrentValues
 from iqn_blocks.registry import list_parts, register
 
 __version__ = "0.1.0"
@@ -30,6 +31,9 @@ __all__ = [
     "ImportedConfigWarning",
     "InferenceIQN",
     "InputSpec",
+    "RecurrentIQN",
+    "RecurrentQuantiles",
+    "RecurrentValues",
     "Stage",
     "UnsupportedTopologyError",
     "UnusedConfigWarning",
@@ -42,6 +46,7 @@ __all__ = [
     "functional",
     "interop",
     "list_parts",
+    "list_presets",
     "load_config",
     "load_weights",
     "losses",

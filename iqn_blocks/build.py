@@ -22,6 +22,7 @@ from iqn_blocks.hf import Models
 from iqn_blocks.inputs import InputSpec
 from iqn_blocks.make import make_part
 from iqn_blocks.network import IQN
+from iqn_blocks.recurrent import RecurrentIQN
 from iqn_blocks.registry import find_part, read_options
 
 ConfigLike = Config | Mapping[str, Any] | str | PathLike[str]
@@ -88,7 +89,7 @@ def build(
     with _seeded(seed):
         net, reads = _plan(config, models)
         _report_unread(config, reads, strict=strict)
-        if net is None or _device(net).type == "meta":
+        if net.device.type == "meta":
             net = assemble(config, models)
     net.recompute = recompute
     if start:
@@ -144,6 +145,10 @@ def assemble(config: Config, models: Models | None = None) -> IQN:
     nn_config, faults = config.nn, list[str]()
     encoder = _encoder(config, route(config), models)
     state_dim: Any = encoder.state_dim
+    core = None
+    if nn_config.core is not None:
+        core = make_part("core", nn_config.core, state_dim, path="nn.core")
+        state_dim = core.state_dim
     mixer = make_part("mixer", nn_config.iqn.mixer, state_dim, path="nn.iqn.mixer")
     tau_embedding = TauEmbedding(
         nn_config.iqn.embedding_dimension,
@@ -155,10 +160,10 @@ def assemble(config: Config, models: Models | None = None) -> IQN:
         orthogonal_tau_(tau_embedding)
     tau_embedding.requires_grad_(not nn_config.iqn.freeze)
     offsets, actions = config.n_actions_per_block, config.n_actions
-    heads = {
-        "advantage": (actions,) if offsets == 1 else (offsets, actions),
-        "value": (1,),
-    }
+    heads = {"advantage": (actions,) if offsets == 1 else (offsets, actions)}
+    dueling = nn_config.decoder.dueling
+    if dueling != "none":
+        heads["value"] = (1,)
     made = {}
     for name, out_shape in heads.items():
         try:
@@ -167,19 +172,20 @@ def assemble(config: Config, models: Models | None = None) -> IQN:
             faults.append(str(error))
     if faults:
         raise ConfigError(join(faults))
-    return IQN(
-        encoder,
-        tau_embedding,
-        mixer,
+    options: dict[str, Any] = {
         **made,
-        n=nn_config.iqn.n,
-        k=nn_config.iqn.k,
-        inputs=_inputs(config, any_image_size=getattr(encoder, "resizes_images", False)),
-        config=config,
-    )
+        "dueling": "per_level" if dueling == "none" else dueling,
+        "n": nn_config.iqn.n,
+        "k": nn_config.iqn.k,
+        "inputs": _inputs(config, any_image_size=getattr(encoder, "resizes_images", False)),
+        "config": config,
+    }
+    if core is not None:
+        return RecurrentIQN(encoder, core, tau_embedding, mixer, **options)
+    return IQN(encoder, tau_embedding, mixer, **options)
 
 
-def _plan(config: Config, models: Models) -> tuple[IQN | None, Reads]:
+def _plan(config: Config, models: Models) -> tuple[IQN, Reads]:
     """The network on ``meta``, checked, and the keys that were read for it.
 
     A part of the user's own may compute with tensors while it is built, which ``meta`` cannot: the
@@ -213,10 +219,6 @@ def _too_large(found: str, where: str) -> str:
         f"the network: found {found} parameters; accepted: at most {MAX_PARAMETERS}{where}: reduce "
         f"the sizes there"
     )
-
-
-def _device(net: IQN) -> torch.device:
-    return net.tau_embedding.projection.weight.device
 
 
 def _report_unread(config: Config, reads: Reads, *, strict: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ from iqn_blocks.functional import (
 )
 from iqn_blocks.inputs import InputSpec, check_values
 
+Dueling = Literal["per_level", "at_midpoints"]
+
 
 class ExampleInputs(NamedTuple):
     """Tensors that fit a network: ``img (B, C, H, W)``, ``floats (B, F)``; None where unused."""
@@ -37,8 +39,8 @@ class IQN(nn.Module):
     """Implicit quantile network (arXiv:1806.06923): ``(img, floats) ─▶ s ─▶ q``.
 
     ``s = encoder(img, floats)`` of shape ``(B, D)``, ``x = mixer(s, φ(τ))``,
-    ``q = V(x) + Adv(x) − mean_A Adv(x)``. :func:`iqn_blocks.build` makes one from a configuration;
-    by hand:
+    ``q = V(x) + Adv(x) − mean_A Adv(x)``, or ``q = Adv(x)`` without a value head.
+    :func:`iqn_blocks.build` makes one from a configuration; by hand:
 
     >>> from iqn_blocks.blocks import Hadamard, Head, TauEmbedding
     >>> class Encoder(nn.Module):
@@ -55,9 +57,12 @@ class IQN(nn.Module):
         tau_embedding: ``τ (R, 1) -> φ (R, P)``.
         mixer: ``(s (B, D), φ (R, P), K) -> x (K·B, out_dim)`` for ``R = K·B`` or ``R = K``, with
             integers ``phi_dim`` ``P`` and ``out_dim``.
-        value_head: ``(R, out_dim) -> (R, 1)``.
+        value_head: ``(R, out_dim) -> (R, 1)``; None where the advantage head gives ``q`` itself.
         advantage_head: ``(R, out_dim) -> (R, A)``, or ``(R, N, A)`` for ``N`` action offsets, with
             that shape as ``out_shape``.
+        dueling: ``per_level`` subtracts ``mean_A Adv(s, τ)``. ``at_midpoints`` subtracts the mean
+            of ``Adv(s, τ')`` over actions and the ``k`` midpoints ``τ'``: it does not depend on τ,
+            so that ``q`` rises with τ where both heads do, and costs ``k`` further rows.
         n: quantiles ``K`` of a call that names none.
         k: midpoint quantiles that :meth:`q_values` averages over.
         inputs: the inputs to check and to make examples of; without it nothing is checked.
@@ -65,7 +70,7 @@ class IQN(nn.Module):
 
     Raises:
         TypeError: a part lacks an integer that it must have.
-        ValueError: the widths of two parts differ.
+        ValueError: the widths of two parts differ, or an unknown ``dueling``.
     """
 
     def __init__(
@@ -74,8 +79,9 @@ class IQN(nn.Module):
         tau_embedding: TauEmbedding,
         mixer: nn.Module,
         *,
-        value_head: nn.Module,
+        value_head: nn.Module | None = None,
         advantage_head: nn.Module,
+        dueling: Dueling = "per_level",
         n: int = 8,
         k: int = 32,
         inputs: InputSpec | None = None,
@@ -87,6 +93,7 @@ class IQN(nn.Module):
         self.mixer = mixer
         self.advantage_head = advantage_head
         self.value_head = value_head
+        self.dueling = dueling
         self.n = n
         self.k = k
         self.inputs = inputs or InputSpec()
@@ -100,6 +107,11 @@ class IQN(nn.Module):
                         f"{part}: {type(getattr(self, part)).__name__} must have an integer "
                         f"{width} >= 1, found {found!r}; set self.{width} in its __init__"
                     )
+        if dueling not in get_args(Dueling):
+            accepted = ", ".join(map(repr, get_args(Dueling)))
+            raise ValueError(
+                f"dueling: got {dueling!r}, accepted are {accepted}; for none, leave out value_head"
+            )
         phi_dim = tau_embedding.projection.out_features
         if phi_dim != mixer.phi_dim:
             raise ValueError(
@@ -175,33 +187,9 @@ class IQN(nn.Module):
             TypeError: a tensor is missing or has an unusable dtype.
         """
         batch = self.inputs.check(img, floats)
-        if tau is not None:
-            if generator is not None:
-                raise ValueError(
-                    "generator: nothing is drawn when tau is given; pass one of the two"
-                )
-            num_quantiles = _count_quantiles(tau, num_quantiles, batch)
+        num_quantiles = self._check_tau(tau, num_quantiles, batch, scheme, generator)
         state = self.encode(img, floats)
-        if num_quantiles is None:
-            num_quantiles = self.n
-            if num_quantiles % 2 and scheme == "symmetric":
-                raise ValueError(
-                    f"nn.iqn.n: found {num_quantiles}, but scheme 'symmetric' pairs τ with 1 − τ "
-                    f"and needs an even number; set it, pass num_quantiles, or use scheme='uniform'"
-                )
-        if tau is None:
-            tau = sample_tau(
-                batch,
-                num_quantiles,
-                scheme=scheme,
-                generator=generator,
-                device=state.device,
-                dtype=wide_dtype(self.dtype),
-            )
-        q = self.quantile_values(state, tau, num_quantiles)
-        if tau.shape[0] != num_quantiles * batch:
-            tau = tau.repeat_interleave(batch, dim=0)
-        return q, tau
+        return self._at_tau(state, tau, num_quantiles, scheme, generator)
 
     if TYPE_CHECKING:  # nn.Module says that a call takes and gives anything
 
@@ -239,28 +227,93 @@ class IQN(nn.Module):
         return split_quantiles(q, k), split_quantiles(tau, k).squeeze(-1)
 
     def encode(self, img: Tensor | None = None, floats: Tensor | None = None) -> Tensor:
-        """The state ``s (B, D)``; the inputs are those of :meth:`forward`, unchecked.
+        """The encoder's state ``s (B, D)``; the inputs are those of :meth:`forward`, unchecked.
 
         Raises:
             ValueError: the encoder gives another shape than its ``state_dim`` promises.
         """
         state: Tensor = self.encoder(img, floats)
-        if state.ndim != 2 or state.shape[1] != self.state_dim:
+        if state.ndim != 2 or state.shape[1] != self.encoder.state_dim:
             raise ValueError(
                 f"{type(self.encoder).__name__}: gave a state of shape {tuple(state.shape)}, but "
-                f"its state_dim promises (B, {self.state_dim})"
+                f"its state_dim promises (B, {self.encoder.state_dim})"
             )
         return state
 
+    def _check_tau(
+        self,
+        tau: Tensor | None,
+        num_quantiles: int | None,
+        batch: int,
+        scheme: TauScheme,
+        generator: torch.Generator | None,
+    ) -> int:
+        """``K`` of a call."""
+        if tau is not None:
+            if generator is not None:
+                raise ValueError(
+                    "generator: nothing is drawn when tau is given; pass one of the two"
+                )
+            return _count_quantiles(tau, num_quantiles, batch)
+        if num_quantiles is None and self.n % 2 and scheme == "symmetric":
+            raise ValueError(
+                f"nn.iqn.n: found {self.n}, but scheme 'symmetric' pairs τ with 1 − τ and needs an "
+                f"even number; set it, pass num_quantiles, or use scheme='uniform'"
+            )
+        return self.n if num_quantiles is None else num_quantiles
+
+    def _at_tau(
+        self,
+        state: Tensor,
+        tau: Tensor | None,
+        num_quantiles: int,
+        scheme: TauScheme,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor]:
+        """``q`` and ``τ`` of ``K·B`` rows, drawn where none is given."""
+        batch = state.shape[0]
+        if tau is None:
+            tau = sample_tau(
+                batch,
+                num_quantiles,
+                scheme=scheme,
+                generator=generator,
+                device=state.device,
+                dtype=wide_dtype(self.dtype),
+            )
+        q = self.quantile_values(state, tau, num_quantiles)
+        if tau.shape[0] != num_quantiles * batch:
+            tau = tau.repeat_interleave(batch, dim=0)
+        return q, tau
+
     def quantile_values(self, state: Tensor, tau: Tensor, num_quantiles: int) -> Tensor:
         """The quantile path: ``s (B, D)`` and ``tau (K·B, 1)`` or ``(K, 1)`` to ``q (K·B, …)``."""
+        centre = self._centre(state, num_quantiles)
+
+        def read(x: Tensor) -> Tensor:
+            advantage: Tensor = self.advantage_head(x)
+            if self.value_head is None:
+                return advantage
+            return dueling(self.value_head(x), advantage, centre)
+
+        return self._read(read, state, tau, num_quantiles)
+
+    def _centre(self, state: Tensor, num_quantiles: int) -> Tensor | None:
+        """What dueling subtracts from ``K·B`` rows of advantages; None for their mean."""
+        if self.value_head is None or self.dueling == "per_level":
+            return None
+        advantage = self._read(self.advantage_head, state, self.acting_tau(), self.k)
+        centre = mean_over_quantiles(advantage, self.k).mean(-1, keepdim=True)
+        return centre.repeat(num_quantiles, *(1 for _ in centre.shape[1:]))
+
+    def _read(
+        self, read: Callable[[Tensor], Tensor], state: Tensor, tau: Tensor, num_quantiles: int
+    ) -> Tensor:
+        """``read(x)`` of the mixed vector ``x (K·B, out_dim)``."""
 
         def mix(state: Tensor, tau: Tensor) -> Tensor:
             x: Tensor = self.mixer(state, self.tau_embedding(tau), num_quantiles)
             return x
-
-        def read(x: Tensor) -> Tensor:
-            return dueling(self.value_head(x), self.advantage_head(x))
 
         if self.recompute and torch.is_grad_enabled():
             return recomputing(mix, read, state, tau)
@@ -296,6 +349,15 @@ class IQN(nn.Module):
             ValueError: shapes that do not fit the configuration or each other.
             TypeError: a tensor is missing or has an unusable dtype.
         """
+        tau = self._distorted(tau, risk)
+        self.inputs.check(img, floats)
+        q = self.mean_values(self.encode(img, floats), tau)
+        return q if mask is None else mask_actions(q, mask)
+
+    def _distorted(
+        self, tau: Tensor | None, risk: Callable[[Tensor], Tensor] | None
+    ) -> Tensor | None:
+        """The levels ``(K, 1)`` that :meth:`q_values` averages over; None for the default."""
         if tau is not None and (tau.ndim != 2 or tau.shape[1] != 1):
             raise ValueError(f"tau: q_values takes shape (K, 1), got {tuple(tau.shape)}")
         if risk is not None:
@@ -303,9 +365,7 @@ class IQN(nn.Module):
             tau = risk(self.acting_tau() if tau is None else tau)
             if tau.ndim != 2 or tau.shape[1] != 1:
                 raise ValueError(f"risk: gave τ of shape {tuple(tau.shape)}, expected (K, 1)")
-        self.inputs.check(img, floats)
-        q = self.mean_values(self.encode(img, floats), tau)
-        return q if mask is None else mask_actions(q, mask)
+        return tau
 
     def acting_tau(self) -> Tensor:
         """The ``nn.iqn.k`` midpoints ``(K, 1)`` that :meth:`q_values` averages over by default."""

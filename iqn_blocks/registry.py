@@ -21,7 +21,7 @@ from torch import nn
 from iqn_blocks.kinds import Kind, Plain, kind_of
 from iqn_blocks.plain import show
 
-Slot = Literal["topology", "stem", "trunk", "core", "mixer", "head"]
+Slot = Literal["topology", "stem", "floats", "trunk", "core", "mixer", "head"]
 PartClass = Callable[..., nn.Module]
 AnyPart = TypeVar("AnyPart", bound=PartClass)
 
@@ -29,6 +29,7 @@ AnyPart = TypeVar("AnyPart", bound=PartClass)
 ARGUMENTS: Mapping[Slot, tuple[str, ...]] = {
     "topology": ("config",),
     "stem": ("in_channels", "image_size"),
+    "floats": ("n_floats",),
     "trunk": ("n_tokens", "d_model"),
     "core": ("state_dim",),
     "mixer": ("state_dim",),

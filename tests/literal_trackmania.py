@@ -215,7 +215,16 @@ class Classic(QuantilePath):
 class Btr(nn.Module):
     """The network of BTR's code; ``forward`` takes uint8 frames and τ as ``(B, K)``."""
 
-    def __init__(self, actions: int, channels: int, model_size: int, width: int, pool: int) -> None:
+    def __init__(
+        self,
+        actions: int,
+        channels: int,
+        model_size: int,
+        width: int,
+        pool: int,
+        *,
+        layer_norm: bool = False,
+    ) -> None:
         super().__init__()
         norm: Wrap = parametrizations.spectral_norm
         widths = [channels, *(16 * model_size * n for n in (1, 2, 2))]
@@ -226,10 +235,14 @@ class Btr(nn.Module):
         self.pool = nn.AdaptiveMaxPool2d(pool)
         state = widths[-1] * pool * pool
         self.cos_embedding = nn.Linear(64, state)
+        self.add_heads(state, width, actions, layer_norm=layer_norm)
+
+    def add_heads(self, state: int, width: int, actions: int, *, layer_norm: bool) -> None:
         self.dueling = nn.Module()
         for name, outputs in (("value", 1), ("advantage", actions)):
+            norm = [nn.LayerNorm(width)] if layer_norm else []
             branch = nn.Sequential(
-                NoisyByMatrix(state, width), nn.ReLU(), NoisyByMatrix(width, outputs)
+                NoisyByMatrix(state, width), *norm, nn.ReLU(), NoisyByMatrix(width, outputs)
             )
             self.dueling.add_module(f"{name}_branch", branch)
 
@@ -240,3 +253,25 @@ class Btr(nn.Module):
         x = state[:, None] * self.cos_embedding(cosines).relu()
         advantage = self.dueling.advantage_branch(x)
         return self.dueling.value_branch(x) + advantage - advantage.mean(-1, keepdim=True)
+
+
+class WiiBtr(Btr):
+    """The variant for the Wii: other names, both branches registered twice, ``π·i`` as a buffer."""
+
+    def add_heads(self, state: int, width: int, actions: int, *, layer_norm: bool) -> None:
+        self.register_buffer("pis", torch.tensor([math.pi * i for i in range(64)]).view(1, 1, 64))
+        for letter, outputs in (("V", 1), ("A", actions)):
+            branch = nn.Sequential()
+            branch.add_module(f"fc1{letter}", NoisyByMatrix(state, width))
+            if layer_norm:
+                branch.add_module(f"LN_{letter}", nn.LayerNorm(width))
+            branch.add_module(f"act{letter}", nn.ReLU())
+            branch.add_module(f"fc2{letter}", NoisyByMatrix(width, outputs))
+            self.add_module(f"linear_layers{letter}", branch)
+        self.linear_layers = nn.Module()
+        self.linear_layers.value_branch = self.linear_layersV
+        self.linear_layers.advantage_branch = self.linear_layersA
+
+    @property
+    def dueling(self) -> nn.Module:
+        return self.linear_layers

@@ -16,7 +16,15 @@ import iqn_blocks
 from iqn_blocks import CheckpointError
 from iqn_blocks.checkpoint import load_weights, save_pretrained
 from tests import compare, grid
-from tests.checkpoints import CONFIG, WEIGHTS, assert_same, build, rewrite, to_version_1
+from tests.checkpoints import (
+    CONFIG,
+    WEIGHTS,
+    assert_same,
+    build,
+    change_settings,
+    rewrite,
+    to_version_1,
+)
 from tests.configs import tiny, tiny_btr, tiny_transformer
 from tests.registration import forget_later
 
@@ -413,6 +421,17 @@ def test_encoder_that_is_not_registered(odd, tmp_path, monkeypatch):
         CheckpointError, match=r"(?s)model\.safetensors.*'odd' is not registered.*register"
     ):
         iqn_blocks.from_pretrained(tmp_path)
+
+
+def test_an_encoder_that_may_load_models_needs_the_callers_trust(odd, tmp_path):
+    odd.save_pretrained(tmp_path)
+    data = json.loads((tmp_path / CONFIG).read_text())
+    data["config"]["nn"]["encoder"]["hf_embedding"] = {"trust_remote_code": True}
+    change_settings(tmp_path, config=data["config"])
+    with pytest.raises(CheckpointError, match=r"holds trust_remote_code.*pass trust_remote_code="):
+        iqn_blocks.from_pretrained(tmp_path)
+    loaded = iqn_blocks.from_pretrained(tmp_path, trust_remote_code=True)
+    assert torch.equal(loaded.encoder.first.weight, odd.encoder.first.weight)
 
 
 def test_state_that_is_no_tensor(odd, tmp_path, monkeypatch):

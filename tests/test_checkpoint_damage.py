@@ -200,6 +200,18 @@ def test_names_with_path_tricks(saved, folder):
     assert sorted(path.name for path in folder.iterdir()) == [CONFIG, WEIGHTS]
 
 
+def test_messages_are_bounded(saved, folder):
+    tensors = load(saved[1][WEIGHTS])
+    rewrite(folder, tensors | {f"{i}" + "x" * 500: torch.zeros(1) for i in range(1000)})
+    with pytest.raises(CheckpointError, match=r"unexpected: .*xxx") as caught:
+        iqn_blocks.from_pretrained(folder)
+    assert len(str(caught.value).encode()) <= 8192
+    change_config(folder, **{"k" * 10_000: 1})
+    with pytest.raises(CheckpointError, match=r"(?s)unknown key 'kkk.*cut: \d+ bytes") as caught:
+        iqn_blocks.from_pretrained(folder)
+    assert len(str(caught.value).encode()) <= 8192
+
+
 def test_empty_tensors_do_not_fit(saved, folder):
     tensors = load(saved[1][WEIGHTS])
     rewrite(folder, {name: tensor[:0] for name, tensor in tensors.items()})

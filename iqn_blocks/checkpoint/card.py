@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -32,7 +33,7 @@ An implicit quantile network ([arXiv:1806.06923](https://arxiv.org/abs/1806.0692
 ```python
 import iqn_blocks
 
-net = iqn_blocks.from_pretrained("{repo_id}").eval()
+net = iqn_blocks.from_pretrained({repo_id}).eval()
 img, floats = net.example_inputs(batch=2)
 q, tau = net(img, floats, num_quantiles={quantiles})
 actions = net.q_values(img, floats).argmax(-1)
@@ -65,9 +66,10 @@ def model_card(net: IQN, repo_id: str) -> str:
     import iqn_blocks
 
     parameters = list(net.parameters())
+    title, quoted = repo_id.rpartition("/")[2], json.dumps(repo_id)
     return _CARD.format(
-        title=repo_id.rpartition("/")[2],
-        repo_id=repo_id,
+        title=title if re.fullmatch(r"[\w.-]+", title) else _code(quoted),
+        repo_id=quoted,
         version=iqn_blocks.__version__,
         total=sum(p.numel() for p in parameters),
         frozen=sum(p.numel() for p in parameters if not p.requires_grad),
@@ -75,7 +77,8 @@ def model_card(net: IQN, repo_id: str) -> str:
         shapes="\n".join(_shape_rows(net)),
         stages=describe(net),
         keys="\n".join(
-            f"| `{key}` | {_cell(value)} |" for key, value in _flat(config_of(net).to_dict())
+            f"| {_code(json.dumps(key, ensure_ascii=False)[1:-1])} | {_cell(value)} |"
+            for key, value in _flat(config_of(net).to_dict())
         ),
     )
 
@@ -110,5 +113,9 @@ def _flat(data: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]
 def _cell(value: object) -> str:
     if isinstance(value, list) and len(value) > _LONGEST_LIST:
         return f"{len(value)} values, see `config.json`"
-    text = json.dumps(value, ensure_ascii=False).replace("`", "'").replace("|", "\\|")
-    return f"`{text}`"
+    return _code(json.dumps(value, ensure_ascii=False))
+
+
+def _code(text: str) -> str:
+    """JSON, which has no line breaks, as code in a cell of a table."""
+    return "`" + text.replace("`", "'").replace("|", "\\|") + "`"

@@ -70,13 +70,18 @@ def read_folder(folder: str | os.PathLike[str]) -> Checkpoint:
     manifest = Manifest.decode(settings, source)
     expected = manifest.weights_sha256
     if content is None or sha256(content, expected) != expected:
-        before, path = content, folder / f"model-{expected}.safetensors"
-        content = read_bytes(path)
-        if content is None or sha256(content) != expected:
-            path = folder / WEIGHTS_FILE
-            if read_bytes(path) != before:  # another process has saved meanwhile
+        other = folder / f"model-{expected}.safetensors"
+        spare = read_bytes(other)
+        if spare is None or sha256(spare) != expected:
+            if read_bytes(path) != content:  # another process has saved meanwhile
                 return read_folder(folder)
-            raise CheckpointError(_damage(path, before, source, expected))
+            raise CheckpointError(
+                f"{path}: not found"
+                if content is None
+                else f"{path}: is damaged, incomplete or of another save: its SHA-256 is "
+                f"{sha256(content, expected)}, {source.name} names {expected}"
+            )
+        path, content = other, spare
     try:
         tensors = decode_tensors(content)
     except Exception as error:  # the parser raises many types; each means the same here
@@ -97,15 +102,6 @@ def is_checkpoint(folder: Path) -> bool:
     except (ValueError, RecursionError):  # CheckpointError is a ValueError
         return True
     return not isinstance(data, dict) or data.get("format") == FORMAT
-
-
-def _damage(path: Path, content: bytes | None, source: Path, expected: str) -> str:
-    if content is None:
-        return f"{path}: not found"
-    return (
-        f"{path}: is damaged, incomplete or of another save: its SHA-256 is "
-        f"{sha256(content, expected)}, {source.name} names {expected}"
-    )
 
 
 def load_folder(
@@ -168,7 +164,11 @@ def _empty_network(checkpoint: Checkpoint, trust_remote_code: bool) -> IQN:
     try:
         built_in = route(manifest.config) in TOPOLOGIES
         recipes = checked_recipes(
-            manifest, path, built_in=built_in, trust_remote_code=trust_remote_code
+            manifest,
+            checkpoint.tensors,
+            path,
+            built_in=built_in,
+            trust_remote_code=trust_remote_code,
         )
         net = None
         if built_in and not recipes:

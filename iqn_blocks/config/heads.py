@@ -13,6 +13,7 @@ from iqn_blocks.kinds import Bool, Choice, Count, NotNegative, Size
 from iqn_blocks.registry import Slot
 
 SharedInput = Literal["post_tau"]
+DuelingOrNone = Literal["per_level", "at_midpoints", "none"]
 
 
 class Quantiles(Block):
@@ -69,6 +70,8 @@ class HeadSlot(Chooser):
 
     if TYPE_CHECKING:  # the parts that come with the library, so that editors know their names
         mlp: Any = None
+        simba: Any = None
+        simba_v2: Any = None
         transformer: Any = None
 
     @classmethod
@@ -86,7 +89,8 @@ class HeadSlot(Chooser):
         return {
             key: value
             for key, value in given.items()
-            if (type(value), value) != (type(_NO_BACKBONE.get(key)), _NO_BACKBONE.get(key))
+            if key not in _NO_BACKBONE
+            or (type(value), value) != (type(_NO_BACKBONE[key]), _NO_BACKBONE[key])
         }
 
     @property
@@ -113,6 +117,11 @@ class Decoder(Block):
     dense_hidden_dimension: Size = Field(
         default=1024,
         description="Twice the default width of a head; in multimodal networks the state width D.",
+    )
+    dueling: Annotated[DuelingOrNone, Choice.of(DuelingOrNone)] = Field(
+        default="per_level",
+        description="How the heads join: advantages centred at each level, or by their mean over "
+        "nn.iqn.k midpoints, which keeps heads that rise with τ rising; none builds no value head.",
     )
     shared_trunk_freeze: Bool = Field(default=False, description="For trainers; never read here.")
     advantage: HeadSlot = Field(default_factory=HeadSlot, description="Advantage head.")

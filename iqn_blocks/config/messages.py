@@ -24,14 +24,14 @@ ELSEWHERE = {
 MAX_KEY = 80
 
 
-def join(faults: Sequence[str]) -> str:
-    """One fault as it is, several as a list."""
-    if len(faults) == 1:
+def join(faults: Sequence[str], more: int = 0) -> str:
+    """One fault as it is, several as a list; ``more`` are counted without being given."""
+    more += len(faults[MAX_LINES:])
+    faults = faults[:MAX_LINES]
+    if len(faults) + more == 1:
         return faults[0]
-    lines = [f"- {fault}" for fault in faults[:MAX_LINES]]
-    if len(faults) > MAX_LINES:
-        lines.append(f"- and {len(faults) - MAX_LINES} more")
-    return "\n".join([f"{len(faults)} faults in the configuration:", *lines])
+    lines = [f"- {fault}" for fault in faults] + [f"- and {more} more"] * (more > 0)
+    return "\n".join([f"{len(faults) + more} faults in the configuration:", *lines])
 
 
 def config_error(block: type[Block], error: ValidationError) -> ConfigError:
@@ -41,7 +41,9 @@ def config_error(block: type[Block], error: ValidationError) -> ConfigError:
         inner = entry.get("ctx", {}).get("error")
         if isinstance(inner, ConfigError):
             return inner
-    return ConfigError(join([line for entry in found for line in _lines(block, entry)]))
+    shown, rest = found[:MAX_LINES], found[MAX_LINES:]  # looking for near names takes time
+    lines = [line for entry in shown for line in _lines(block, entry)]
+    return ConfigError(join(lines, len(rest)))
 
 
 def _lines(block: type[Block], entry: Any) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import Field, model_validator
 
 from iqn_blocks.blocks.activation import Activation
@@ -17,6 +18,7 @@ from iqn_blocks.config.fusion import Encoder
 from iqn_blocks.config.heads import Decoder, Quantiles
 from iqn_blocks.config.inputs import Cnn, FloatInputs, Vision
 from iqn_blocks.config.messages import join
+from iqn_blocks.config.part import Part, PartOf
 from iqn_blocks.config.rules import cross_faults
 from iqn_blocks.errors import ConfigError
 from iqn_blocks.kinds import (
@@ -82,6 +84,9 @@ class Nn(Block):
         default_factory=FloatInputs, description="Branch of the float inputs."
     )
     encoder: Encoder = Field(default_factory=Encoder, description="Fusion (multimodal).")
+    core: Annotated[str | Part | None, PartOf(slot="core", null=True)] = Field(
+        default=None, description="Memory between state encoder and quantile path; null is none."
+    )
     iqn: Quantiles = Field(default_factory=Quantiles, description="Quantile path.")
     decoder: Decoder = Field(default_factory=Decoder, description="Heads.")
     training: OwnKeys = Field(
@@ -166,6 +171,11 @@ class Config(Block):
     )
     nn: Nn = Field(default_factory=Nn, description="The network.")
     btr: Btr = Field(default_factory=Btr, description="Ingredients of Beyond The Rainbow.")
+
+    def to_yaml(self) -> str:
+        """The text of a YAML file that :func:`iqn_blocks.load_config` reads as an equal one."""
+        text: str = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        return text
 
     @model_validator(mode="after")
     def _move_conv_keys_and_check(self) -> Config:
