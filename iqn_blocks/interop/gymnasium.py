@@ -61,8 +61,8 @@ def _refuse_vectorised(observation_space: Any, action_space: Any) -> None:
     if as_many or vectors or any(len(box.shape) > 3 for box in boxes):
         raise ConfigError(
             f"observation_space: found {show(observation_space)} with {show(action_space)}, which "
-            f"looks like the spaces of a vectorised environment; accepted: those of one environment; "
-            f"take env.single_observation_space and env.single_action_space, or "
+            f"looks like the spaces of a vectorised environment; accepted: those of one "
+            f"environment; take env.single_observation_space and env.single_action_space, or "
             f"config_from_env(env); if it is an image all the same, write nn.vis yourself"
         )
 
