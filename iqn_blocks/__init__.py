@@ -5,7 +5,7 @@ from __future__ import annotations
 from iqn_blocks import blocks, functional, interop, losses, presets, risk, target
 from iqn_blocks.build import build, check, route
 from iqn_blocks.checkpoint import from_pretrained, load_weights, push_to_hub
-from iqn_blocks.config import Config, load_config
+from iqn_blocks.config import Config, list_presets, load_config
 from iqn_blocks.describe import Stage, describe
 from iqn_blocks.describe import stages as describe_stages
 from iqn_blocks.errors import (
@@ -42,6 +42,7 @@ __all__ = [
     "functional",
     "interop",
     "list_parts",
+    "list_presets",
     "load_config",
     "load_weights",
     "losses",

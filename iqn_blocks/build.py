@@ -64,7 +64,7 @@ def build(cfg: ConfigLike, *, strict: bool = False, recompute: bool = False) -> 
     start = config.nn.init_from_pretrained
     net, reads = _plan(config, models)
     _report_unread(config, reads, strict=strict)
-    if net is None or _device(net).type == "meta":
+    if net.device.type == "meta":
         net = assemble(config, models)
     net.recompute = recompute
     if start:
@@ -143,7 +143,7 @@ def assemble(config: Config, models: Models | None = None) -> IQN:
     )
 
 
-def _plan(config: Config, models: Models) -> tuple[IQN | None, Reads]:
+def _plan(config: Config, models: Models) -> tuple[IQN, Reads]:
     """The network on ``meta``, checked, and the keys that were read for it.
 
     A part of the user's own may compute with tensors while it is built, which ``meta`` cannot: the
@@ -177,10 +177,6 @@ def _too_large(found: str, where: str) -> str:
         f"the network: found {found} parameters; accepted: at most {MAX_PARAMETERS}{where}: reduce "
         f"the sizes there"
     )
-
-
-def _device(net: IQN) -> torch.device:
-    return net.tau_embedding.projection.weight.device
 
 
 def _report_unread(config: Config, reads: Reads, *, strict: bool) -> None:

@@ -239,8 +239,7 @@ def fraction_gradient(q: Tensor, q_hat: Tensor, *, signed: bool = False) -> Tens
     The proposition holds for a quantile function that does not decrease. ``signed=True`` is what
     tianshou does for one that does: ``F⁻¹(τ[i]) − F⁻¹(τ̂[i−1])`` changes its sign unless ``F⁻¹(τ[i])
     > F⁻¹(τ[i−1])``, and ``F⁻¹(τ[i]) − F⁻¹(τ̂[i])`` unless ``F⁻¹(τ[i]) < F⁻¹(τ[i+1])``; the first and
-    the last fraction have no such neighbour and take the first and the last midpoint instead. The
-    authors' code uses the proposition as it stands.
+    the last fraction have no such neighbour and take the first and the last midpoint instead.
 
     >>> q, q_hat = torch.tensor([[3.0]]), torch.tensor([[1.0, 4.0]])
     >>> fraction_gradient(q, q_hat).tolist()  # 2·3 − 4 − 1

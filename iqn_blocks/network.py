@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +39,8 @@ class IQN(nn.Module):
     """Implicit quantile network (arXiv:1806.06923): ``(img, floats) ─▶ s ─▶ q``.
 
     ``s = encoder(img, floats)`` of shape ``(B, D)``, ``x = mixer(s, φ(τ))``,
-    ``q = V(x) + Adv(x) − mean_A Adv(x)``, or ``q = Adv(x)`` without a value head. :func:`iqn_blocks.build` makes one from a configuration;
-    by hand:
+    ``q = V(x) + Adv(x) − mean_A Adv(x)``, or ``q = Adv(x)`` without a value head.
+    :func:`iqn_blocks.build` makes one from a configuration; by hand:
 
     >>> from iqn_blocks.blocks import Hadamard, Head, TauEmbedding
     >>> class Encoder(nn.Module):
@@ -214,6 +214,19 @@ class IQN(nn.Module):
         if tau.shape[0] != num_quantiles * batch:
             tau = tau.repeat_interleave(batch, dim=0)
         return q, tau
+
+    if TYPE_CHECKING:  # nn.Module says that a call takes and gives anything
+
+        def __call__(
+            self,
+            img: Tensor | None = None,
+            floats: Tensor | None = None,
+            num_quantiles: int | None = None,
+            tau: Tensor | None = None,
+            *,
+            scheme: TauScheme = "symmetric",
+            generator: torch.Generator | None = None,
+        ) -> tuple[Tensor, Tensor]: ...
 
     def quantiles(
         self,

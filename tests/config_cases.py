@@ -53,7 +53,7 @@ def walk(block: type[Block] = Config, above: str = "") -> Iterator[Key]:
         if isinstance(kind, OptionsOf):
             yield from options(block, kind.slot, kind.name, f"{above}{name}.", name)
         elif isinstance(kind, PartsOf):
-            for part in (part for part in list_parts(kind.slot) if part not in block.model_fields):
+            for part in [part for part in list_parts(kind.slot) if part not in block.model_fields]:
                 yield from options(block, kind.slot, part, f"{above}{part}.", part)
         else:
             default = None if field.is_required() else field.get_default()

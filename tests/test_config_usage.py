@@ -20,6 +20,7 @@ from .configs import merge
 
 # Read by trainers, or without a trace in the network: such keys are never reported.
 NO_TRACE = {
+    "nn.vis.transformer.missing_processor",  # read for models of timm alone
     "nn.topology", "nn.init_from_pretrained", "nn.training", "nn.iqn.kappa",
     "nn.decoder.shared_trunk_freeze", "btr.use_munchausen", "btr.munchausen_alpha",
     "btr.munchausen_entropy_tau", "btr.munchausen_lo", "btr.munchausen_clamp",

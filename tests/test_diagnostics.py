@@ -43,6 +43,7 @@ def test_crossing_rate_by_hand() -> None:
     q, tau = torch.tensor([[3.0, 2.0, 1.0, 3.0]]), torch.tensor([[0.6, 0.9, 0.1, 0.3]])
     assert crossing_rate(q, tau).item() == pytest.approx(1 / 3)
     assert crossing_rate(-q, tau).item() == pytest.approx(1 / 3)
+    assert crossing_rate(q[:, :2], tau[:, :2]).item() == 1
     assert crossing_rate(q.sort(1).values, tau.sort(1).values).item() == 0
     assert crossing_rate(-q.sort(1).values, tau.sort(1).values).item() == pytest.approx(2 / 3)
 

@@ -252,6 +252,7 @@ def test_the_summary_of_a_pretrained_model_is_its_first_token(
     config = load_config(given)
     assert config.nn.vis.transformer is not None
     assert config.nn.vis.transformer.summary_token == expected
+    assert config.nn.vis.transformer.missing_processor == "unit_224"
     given["nn"]["vis"]["transformer"]["summary_token"] = "mean"
     own = load_config(given).nn.vis.transformer
     assert own is not None

@@ -42,6 +42,20 @@ itself. A key that is given twice is an error with its line. YAML is read as dat
 code. YAML 1.1 reads `1e-3` as a string: write `1.0e-3`. A block that is left empty (`training:`) is
 as if it were not there; one that is there only on request is asked for with `transformer: {}`.
 
+## Help from an editor
+
+`Config(n_actions=5, float_input_dim=3, nn=Nn(...))` is typed: mypy and pyright check it without a
+plugin, see [typed_config.py](examples/typed_config.py). Parts of your own are keywords that a type
+checker cannot know; write those as plain data, `Config.model_validate({...})`.
+
+For YAML and JSON files `iqn_blocks/config.schema.json` ships with the package, the JSON Schema that
+`Config.model_json_schema()` gives. In a file that starts with
+
+    # yaml-language-server: $schema=<folder of iqn_blocks>/config.schema.json
+
+editors complete keys, show their meaning and mark what is wrong; `iqn-blocks new` writes that line.
+Parts that you register yourself are only in the schema of a program that registered them.
+
 ## Errors
 
 A value is never converted: `"8"`, `8.0` and `true` are no whole numbers. Scalars and arrays of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -68,6 +68,10 @@ class HeadSlot(Chooser):
         default=(), description="The part, under its name."
     )
 
+    if TYPE_CHECKING:  # the parts that come with the library, so that editors know their names
+        mlp: Any = None
+        transformer: Any = None
+
     @classmethod
     def fill(cls, keys: dict[Any, Any]) -> dict[Any, Any]:
         cls.collect(keys)
@@ -83,7 +87,8 @@ class HeadSlot(Chooser):
         return {
             key: value
             for key, value in given.items()
-            if (type(value), value) != (type(_NO_BACKBONE.get(key)), _NO_BACKBONE.get(key))
+            if key not in _NO_BACKBONE
+            or (type(value), value) != (type(_NO_BACKBONE[key]), _NO_BACKBONE[key])
         }
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import re
@@ -12,10 +13,12 @@ from typing import Any
 
 import yaml
 
+from iqn_blocks.config.merge import merge
 from iqn_blocks.config.schema import Config
 from iqn_blocks.errors import ConfigError
 from iqn_blocks.plain import MAX_DEPTH, MAX_VALUES, show
 
+PRESETS = Path(__file__).parents[1] / "presets"
 MAX_BYTES = 4 * 2**20
 MAX_NAME = 300
 _MAP, _LIST, _MERGE = (f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "merge"))
@@ -25,6 +28,8 @@ _JSON_TOKEN = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?|[{}\[\]]')
 def parse(cfg: Config | Mapping[str, Any] | str | os.PathLike[str]) -> Config:
     """The configuration from a config object, a mapping, or the path of a YAML or JSON file.
 
+    ``preset: NAME`` at the top level stands for that preset's keys, over which the others are laid.
+
     Raises:
         ConfigError: with all faults of single keys, or else with all faults between keys.
     """
@@ -32,7 +37,28 @@ def parse(cfg: Config | Mapping[str, Any] | str | os.PathLike[str]) -> Config:
         return cfg
     if isinstance(cfg, str | os.PathLike):
         return load_config(cfg)
-    return Config.model_validate(cfg)
+    return Config.model_validate(_with_preset(cfg))
+
+
+def list_presets() -> list[str]:
+    """Names of the presets, for ``preset: NAME`` in a configuration.
+
+    >>> "btr" in list_presets()
+    True
+    """
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def _with_preset(cfg: Any) -> Any:
+    if not isinstance(cfg, Mapping) or cfg.get("preset") is None:
+        return cfg
+    own = dict(cfg)
+    name, names = own.pop("preset"), list_presets()
+    if name not in names:
+        near = difflib.get_close_matches(str(name)[:80], names, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"preset: found {show(name)}; accepted: {', '.join(names)}{hint}")
+    return merge(Config, read_file(PRESETS / f"{name}.yaml"), own)
 
 
 def load_config(path: str | os.PathLike[str]) -> Config:
@@ -43,7 +69,7 @@ def load_config(path: str | os.PathLike[str]) -> Config:
             is not a valid configuration.
     """
     try:
-        return Config.model_validate(read_file(path))
+        return parse(read_file(path))
     except ConfigError as error:
         raise type(error)(f"{_name(path)}: {error}") from None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import Field, model_validator
 
 from iqn_blocks.blocks.activation import Activation
@@ -57,7 +58,8 @@ class Nn(Block):
         default=None, description="Name of a registered topology; null routes by the other keys."
     )
     topology_options: OwnKeys = Field(
-        default=FrozenMapping({}), description="Keyword arguments of a user's own encoder."
+        default_factory=lambda: FrozenMapping({}),
+        description="Keyword arguments of a user's own encoder.",
     )
     fusion_mode: Annotated[FusionMode, Choice.of(FusionMode)] = Field(
         default="none",
@@ -84,7 +86,8 @@ class Nn(Block):
     iqn: Quantiles = Field(default_factory=Quantiles, description="Quantile path.")
     decoder: Decoder = Field(default_factory=Decoder, description="Heads.")
     training: OwnKeys = Field(
-        default=FrozenMapping({}), description="A trainer's block: kept as given, never read here."
+        default_factory=lambda: FrozenMapping({}),
+        description="A trainer's block: kept as given, never read here.",
     )
 
     @classmethod
@@ -164,6 +167,11 @@ class Config(Block):
     )
     nn: Nn = Field(default_factory=Nn, description="The network.")
     btr: Btr = Field(default_factory=Btr, description="Ingredients of Beyond The Rainbow.")
+
+    def to_yaml(self) -> str:
+        """The text of a YAML file that :func:`iqn_blocks.load_config` reads as an equal one."""
+        text: str = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        return text
 
     @model_validator(mode="after")
     def _move_conv_keys_and_check(self) -> Config:

@@ -254,9 +254,12 @@ def explained(key: str, path: str, what: str, accepted: str) -> Iterator[None]:
         yield
     except Exception as error:  # many types, each meaning the same here
         reason = " ".join(str(error).split())
+        hint = ""
+        if isinstance(error, ImportError) and "timm" in reason:
+            hint = "; it is a model of timm: pip install 'iqn-blocks[timm]'"
         raise ConfigError(
             f"{key}: found {path!r}; {what} ({type(error).__name__}: {reason[:300]}); accepted: "
-            f"{accepted}"
+            f"{accepted}{hint}"
         ) from error
 
 
@@ -316,5 +319,7 @@ def _ready(model: Any, takes: Input, path: str, key: str) -> PreTrainedModel:
     model.config.return_dict = True
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False
+    if hasattr(model.config, "do_pooling"):  # timm's: nobody reads the pooled output
+        model.config.do_pooling = False
     model.train()
     return model  # type: ignore[no-any-return]
