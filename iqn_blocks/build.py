@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
 
-from iqn_blocks.blocks import TauEmbedding, orthogonal_head_, orthogonal_tau_
+from iqn_blocks.blocks import FractionProposer, TauEmbedding, orthogonal_head_, orthogonal_tau_
 from iqn_blocks.config import Config, HeadSlot, Part, parse, thaw
 from iqn_blocks.config import route as _route
 from iqn_blocks.config.messages import join
@@ -44,35 +45,71 @@ def route(cfg: ConfigLike) -> str:
     return topology
 
 
-def build(cfg: ConfigLike, *, strict: bool = False, recompute: bool = False) -> IQN:
+def build(
+    cfg: ConfigLike | None = None,
+    *,
+    strict: bool = False,
+    recompute: bool = False,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    seed: int | None = None,
+    **keys: NoReturn,
+) -> IQN:
     """Build the network that a configuration describes.
 
     It is put together twice: first on the ``meta`` device, where nothing is allocated, to see that
     all parts fit, how large they are, and which keys they read.
 
     Args:
-        cfg: a mapping, a :class:`~iqn_blocks.config.Config`, or the path of a YAML or JSON file.
+        cfg: a mapping, a :class:`~iqn_blocks.Config`, or the path of a YAML or JSON file.
         strict: make keys that were set but that the network does not read an error, where otherwise
             each gives an :class:`~iqn_blocks.UnusedConfigWarning`.
         recompute: save memory in training, see :class:`~iqn_blocks.IQN`; can be set later too.
+        device: where the network goes; torch's default device if omitted.
+        dtype: floating dtype of its parameters; torch's default dtype if omitted.
+        seed: draw the weights on the CPU from this seed, the same ones wherever the network goes;
+            torch's global generators stay as they are.
+        keys: none; for a message where keys of the configuration are given as arguments.
 
     Raises:
         ConfigError: the configuration is not valid; every fault is named with its way out.
         UnsupportedTopologyError: no topology supports it.
         CheckpointError: ``nn.init_from_pretrained`` leads to no checkpoint with such an encoder.
+        TypeError: ``dtype`` is no floating dtype, or keys of the configuration as arguments.
     """
+    if keys:
+        raise TypeError(
+            f"build: found the arguments {', '.join(keys)}; accepted: one configuration; write "
+            f'build({{"{next(iter(keys))}": ..., ...}})'
+        )
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"dtype: got {dtype!r}; accepted: a floating one, such as torch.bfloat16")
     config, models = parse(cfg), Models()
     start = config.nn.init_from_pretrained
-    net, reads = _plan(config, models)
-    _report_unread(config, reads, strict=strict)
-    if net.device.type == "meta":
-        net = assemble(config, models)
+    with _seeded(seed):
+        net, reads = _plan(config, models)
+        _report_unread(config, reads, strict=strict)
+        if net.device.type == "meta":
+            net = assemble(config, models)
     net.recompute = recompute
     if start:
         from iqn_blocks.pretrained import load_encoder  # which needs this module
 
         load_encoder(net, start)
-    return net
+    if seed is not None and device is None:
+        device = torch.get_default_device()
+    return net if device is None and dtype is None else net.to(device, dtype)
+
+
+@contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    """Draw on the CPU from ``seed``, and put torch's generator there back; with None, nothing."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def check(cfg: ConfigLike, *, strict: bool = False) -> Config:
@@ -118,6 +155,7 @@ def assemble(config: Config, models: Models | None = None) -> IQN:
         mixer.phi_dim,
         cosine_start=nn_config.iqn.cosine_start,
         activation=nn_config.activation,
+        n_layers=nn_config.iqn.n_layers,
     )
     if nn_config.init == "orthogonal":
         orthogonal_tau_(tau_embedding)
@@ -143,6 +181,8 @@ def assemble(config: Config, models: Models | None = None) -> IQN:
         "inputs": _inputs(config, any_image_size=getattr(encoder, "resizes_images", False)),
         "config": config,
     }
+    if nn_config.iqn.fractions == "fqf":
+        options["fractions"] = FractionProposer(state_dim, nn_config.iqn.n)
     if core is not None:
         return RecurrentIQN(encoder, core, tau_embedding, mixer, **options)
     return IQN(encoder, tau_embedding, mixer, **options)

@@ -203,9 +203,9 @@ class RecurrentIQN(IQN):
         batch = self.inputs.check(img, floats)
         if steps is not None and tau is not None and tau.shape != (num_quantiles, 1):
             tau = _by_quantile(tau, steps, batch // steps)
-        num_quantiles = self._check_levels(tau, num_quantiles, batch, scheme, generator)
+        num_quantiles = self._check_tau(tau, num_quantiles, batch, scheme, generator)
         state, memory = self._through_time(self.encode(img, floats), steps, memory, reset)
-        q, tau = self._at_levels(state, tau, num_quantiles, scheme, generator)
+        q, tau = self._at_tau(state, tau, num_quantiles, scheme, generator)
         return q, tau, memory, num_quantiles, steps
 
     def _through_time(

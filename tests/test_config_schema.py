@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +13,8 @@ import yaml
 
 import iqn_blocks
 from docs.examples.typed_config import CONFIG
+from iqn_blocks.config import FloatInputs, HeadSlot, Vision
+from iqn_blocks.config.part import Chooser
 from iqn_blocks.registry import Slot, find_part, list_parts, options_of
 
 ROOT = Path(__file__).parents[1]
@@ -71,6 +74,20 @@ def test_every_part_has_its_options(block: str, slot: Slot) -> None:
         settable = {key for key, option in options.items() if option.kind is not None}
         if name != "cnn":
             assert settable <= keys["properties"][name]["properties"].keys()
+
+
+@pytest.mark.parametrize("block", [Vision, HeadSlot, FloatInputs])
+def test_type_checkers_know_every_part_of_the_library(block: type[Chooser]) -> None:
+    own = [n for n in list_parts(block.slot) if is_ours(find_part(block.slot, n))]
+    lines = inspect.getsource(block).splitlines()
+    missing = [
+        n for n in own if n not in block.model_fields and f"        {n}: Any = None" not in lines
+    ]
+    assert missing == [], f"add them under `if TYPE_CHECKING:` of {block.__name__}"
+
+
+def is_ours(part: object) -> bool:
+    return part.__module__.startswith("iqn_blocks.")
 
 
 def test_the_typed_example_is_the_network_that_its_plain_data_describe() -> None:

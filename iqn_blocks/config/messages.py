@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from iqn_blocks.config.block import Block
 
 MAX_LINES = 100
+# What other libraries call a thing that has another key here.
+ELSEWHERE = {
+    "frame_stack": "stacked frames are image channels: set nn.vis.in_channels",
+    "n_frames": "stacked frames are image channels: set nn.vis.in_channels",
+    "stem": "a stem is a key of nn.vis by its name, such as nn.vis.impala",
+}
 MAX_KEY = 80
 
 
@@ -59,8 +65,11 @@ def _line(block: type[Block], entry: Any) -> str:
         accepts = wanted(block_at(block, loc[:-1]), str(loc[-1]))
         return f"{path}: missing; accepted: {accepts}; add this key"
     if kind == "model_type":
-        keys = ", ".join(block_at(block, loc).names())
-        return f"{path}: found {show(entry['input'])}; accepted: a block with the keys {keys}"
+        names = block_at(block, loc).names()
+        keys = ", ".join(names)
+        found = f"{path}: found {show(entry['input'])}; accepted: a block with the keys {keys}"
+        is_short = len(names) <= 3
+        return f"{found}; write {{{': …, '.join(names)}: …}}" if is_short else found
     return f"{path}: {entry['msg']}"
 
 
@@ -119,6 +128,8 @@ def _unknown(root: type[Block], loc: Sequence[str | int], value: object) -> str:
     key, block = str(loc[-1]), block_at(root, loc[:-1])
     if key in block.aliases:
         return f"given beside {block.aliases[key]}, which means the same; keep one of them"
+    if key in ELSEWHERE:
+        return f"unknown key; {ELSEWHERE[key]}"
     valid = [*block.names(), *block.aliases]
     near = difflib.get_close_matches(key[:MAX_KEY], valid, 1)
     if near:

@@ -66,8 +66,10 @@ def _set_keys(block: Block, above: str = "") -> Iterator[tuple[str, Block, str]]
                     yield f"{path}.{option}", block, name
         elif isinstance(block, Chooser) and name == "parts":
             for part in value:
-                options = [f".{option}" for option in part.given(block.slot)]
-                yield from ((f"{above}{part.name}{end}", block, name) for end in options or [""])
+                given = [f"{part.name}.{option}" for option in part.given(block.slot)]
+                by_default = part in type(block)().__dict__[name]
+                for key in given or [part.name] * (not by_default):
+                    yield f"{above}{key}", block, name
         elif field.is_required() or value not in (default, _default_of_stem(path)):
             yield path, block, name
 
