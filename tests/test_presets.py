@@ -78,6 +78,13 @@ def test_parameters_of_iqn() -> None:
     assert size(net) == published
 
 
+def test_parameters_of_fqf() -> None:
+    """The layers of IQN, and a Linear from 3136 features to 32 fractions."""
+    published = size(iqn_blocks.build(presets.iqn(6))) + linear(64 * 7 * 7, 32)
+    assert published == 1_991_430
+    assert size(iqn_blocks.build(presets.fqf(6))) == published
+
+
 def test_parameters_of_btr() -> None:
     """Its program: IMPALA of 32, 64, 64, pooled to 6×6; each noisy Linear has a σ for each μ."""
     net = iqn_blocks.build(presets.btr(6))
@@ -176,7 +183,7 @@ def test_options_of_the_same_part_are_merged() -> None:
             {"preset": "btrr"},
             r"^preset: found 'btrr' \(str\); accepted: btr, .*; did you mean btr\?",
         ),
-        ({"preset": 3}, r"^preset: found 3 \(int\); accepted: btr, impoola_iqn, iqn, line"),
+        ({"preset": 3}, r"^preset: found 3 \(int\); accepted: btr, fqf, impoola_iqn, iqn, "),
         ({"preset": "iqn"}, r"^n_actions: missing; accepted: a whole number .*; add this key$"),
         (
             {"preset": "iqn", "n_actions": 0, "nn": {"iqn": {"m": 3}}},

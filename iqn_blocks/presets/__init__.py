@@ -13,6 +13,7 @@ from iqn_blocks.config.merge import merge
 
 __all__ = [
     "btr",
+    "fqf",
     "impoola_iqn",
     "iqn",
     "linesight",
@@ -45,6 +46,18 @@ def btr(n_actions: int, in_channels: int = 4, **keys: Any) -> Config:
         ConfigError: a key that is not valid.
     """
     return _preset("btr", _image(in_channels), keys, n_actions=n_actions)
+
+
+def fqf(n_actions: int, in_channels: int = 4, **keys: Any) -> Config:
+    """FQF (arXiv:1911.02140) for 84×84 Atari frames; uint8 images, no floats.
+
+    :func:`iqn`, and one Linear layer that proposes 32 fractions for each state. The paper gives no
+    number of parameters; its layers have 1 991 430 for 6 actions, as this network.
+
+    Raises:
+        ConfigError: a key that is not valid.
+    """
+    return _preset("fqf", _image(in_channels), keys, n_actions=n_actions)
 
 
 def impoola_iqn(n_actions: int, in_channels: int = 3, **keys: Any) -> Config:
