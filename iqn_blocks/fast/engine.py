@@ -94,7 +94,7 @@ class OnnxIQN:
         as_numpy = any(x is not None and not isinstance(x, Tensor) for x in given)
         image, numbers, levels, allowed = map(_tensor, given)
         if levels is not None or risk is not None:
-            q = self.copy.q_values(image, numbers, tau=levels, risk=risk)
+            q: Tensor = self.copy.q_values(image, numbers, tau=levels, risk=risk)
         else:
             self.inputs.check(image, numbers)
             q = self._run(image, numbers)
