@@ -100,8 +100,8 @@ class OnnxIQN:
             q = self._run(image, numbers)
         if allowed is not None:
             q = mask_actions(q, allowed)
-        result: Array = q.numpy() if as_numpy else q
-        return result
+        result: Any = q.numpy() if as_numpy else q
+        return result  # type: ignore[no-any-return]
 
     def refresh(self, net: IQN) -> None:
         """As :meth:`InferenceIQN.refresh`."""
