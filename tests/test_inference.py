@@ -6,13 +6,13 @@ import pickle
 import pytest
 import torch
 from iqn_blocks.blocks.acting import Acting
+from iqn_blocks.inference import _mean_over_quantiles
 from torch import nn
 
 import iqn_blocks
 from iqn_blocks import optimize_for_inference
 from iqn_blocks.blocks import NoisyLinear, SpectralNormConv2d, packed
 from iqn_blocks.blocks.stems import ResidualBlock
-from iqn_blocks.inference import _mean_over_quantiles
 from tests.configs import tiny, tiny_btr, tiny_float, tiny_image, tiny_multimodal, tiny_transformer
 
 TRANSFORMER = {"transformer": {"d_model": 4, "n_heads": 2}}

@@ -6,7 +6,7 @@ import json
 
 from iqn_blocks.config import Config
 from iqn_blocks.config.block import Block
-from iqn_blocks.config.messages import child, wanted
+from iqn_blocks.config.keys import child, wanted
 
 ABOVE = """\
 # Configuration
