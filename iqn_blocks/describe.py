@@ -47,7 +47,8 @@ def stages(net: nn.Module) -> list[Stage]:
         for name, module in _stage_modules(net):
             watch(name, module)
         with torch.no_grad(), _eval_mode(net):
-            net(*net.example_inputs(_BATCH), _QUANTILES, scheme="midpoints")
+            call: Any = net
+            call(*call.example_inputs(_BATCH), _QUANTILES, scheme="midpoints")
     finally:
         for handle in handles:
             handle.remove()

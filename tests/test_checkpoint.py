@@ -222,7 +222,7 @@ def test_nothing_stays_tied_to_the_file(tmp_path):
     assert_same(loaded, net)
 
 
-@pytest.mark.parametrize("function", [save_pretrained, load_weights])
+@pytest.mark.parametrize("function", [iqn_blocks.IQN.save_pretrained, iqn_blocks.load_weights])
 def test_what_is_no_folder(function, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     net = build(tiny())

@@ -58,6 +58,7 @@ nn:
   decoder:
     shared_input: post_tau
     dense_hidden_dimension: 1024
+    dueling: per_level
     shared_trunk_freeze: false
     advantage: {freeze: false, mlp: {hidden_dim: null, n_hidden_layers: 1}}
     value: {freeze: false, mlp: {hidden_dim: null, n_hidden_layers: 1}}

@@ -20,9 +20,10 @@ def test_the_page_has_every_key_with_its_meaning() -> None:
     lines = (DOCS / "configuration.md").read_text(encoding="utf-8").splitlines()
     rows = [line.split(" | ") for line in lines if line.startswith("| `")]
     for path, key in KEYS.items():
-        description = key.block.model_fields[key.name].description
-        assert description, path
-        (row,) = [row for row in rows if f"`{key.name}`" in row[0] and description in row[-1]]
+        if key.inside:  # options of parts have tables of their own: docs/parts.md
+            continue
+        assert key.meaning, path
+        (row,) = [row for row in rows if f"`{key.name}`" in row[0] and key.meaning in row[-1]]
         assert row[1] == key.kind.accepts
 
 
@@ -41,4 +42,5 @@ def test_every_block_is_described() -> None:
         block = Config
         for part in path.split(".")[:-1]:
             block = child(block, part) or block
-        assert block.model_fields[name].description, path
+        if name in block.model_fields:
+            assert block.model_fields[name].description, path

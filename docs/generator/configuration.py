@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from iqn_blocks.config import Config
 from iqn_blocks.config.block import Block
@@ -160,7 +161,12 @@ def default(block: type[Block], key: str) -> str:
     value = field.get_default(call_default_factory=True)
     if block is not Config:
         value = getattr(block(), key)
-    return "`{}`" if isinstance(value, Block) else f"`{json.dumps(value, default=dict)}`"
+    return "`{}`" if isinstance(value, Block) else f"`{json.dumps(value, default=_plain)}`"
+
+
+def _plain(value: object) -> object:
+    options = getattr(value, "options", value)
+    return dict(options) if isinstance(options, Mapping) else str(options)
 
 
 def table(block: type[Block]) -> str:
