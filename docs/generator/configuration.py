@@ -7,7 +7,7 @@ from typing import Any
 
 from iqn_blocks.config import Config, Part, thaw
 from iqn_blocks.config.block import Block
-from iqn_blocks.config.messages import child, wanted
+from iqn_blocks.config.keys import child, wanted
 from iqn_blocks.config.part import PartsOf
 
 ABOVE = """\
