@@ -54,7 +54,7 @@ def _refuse_vectorised(observation_space: Any, action_space: Any) -> None:
 
     boxes = [box for box in _entries(observation_space) if isinstance(box, spaces.Box)]
     rows = {box.shape[0] if len(box.shape) > 1 else 0 for box in boxes}
-    sizes = action_space.nvec if isinstance(action_space, spaces.MultiDiscrete) else []
+    sizes: Any = action_space.nvec if isinstance(action_space, spaces.MultiDiscrete) else []
     is_stack = len(boxes) == 1 and len(boxes[0].shape) == 3 and len(sizes) <= 4
     as_many = len(sizes) > 1 and rows == {len(sizes)} and not is_stack
     vectors = [box for box in boxes if len(box.shape) == 2 and not _looks_like_pixels(box)]
