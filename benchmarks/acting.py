@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 import iqn_blocks
-from benchmarks.limit import limit_call, products
 from benchmarks.networks import Batch, Pair, assert_close, build_pair, draw_batch
 from benchmarks.results import SECONDS, SHARE, Record
 from benchmarks.scenarios import Scenario
@@ -56,11 +55,6 @@ def _measure_batch(scenario: Scenario, setup: Setup, pair: Pair, batch: int) -> 
                 sides[f"ours bfloat16 compiled{suffix}"] = _compiled(
                     setup, pair, small, inputs, mode, BFLOAT16
                 )
-    found = products(literal, *inputs, acting=True)
-    sides["limit"] = limit_call(found, floats, setup.clock, acting=True)
-    if setup.cuda:
-        like = floats.bfloat16()
-        sides["limit bfloat16"] = limit_call(found, like, setup.clock, acting=True)
 
     repetitions = setup.repetitions * (10 if setup.cuda else 1)
     case = f"B={batch}, K={k}"

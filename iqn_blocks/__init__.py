@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iqn_blocks import blocks, functional, interop, losses, presets, risk, target
+from iqn_blocks import blocks, export, functional, interop, losses, presets, risk, target
 from iqn_blocks.build import build, check, route
 from iqn_blocks.checkpoint import from_pretrained, load_weights, push_to_hub
 from iqn_blocks.config import Config, list_presets, load_config
@@ -15,7 +15,8 @@ from iqn_blocks.errors import (
     UnsupportedTopologyError,
     UnusedConfigWarning,
 )
-from iqn_blocks.inference import InferenceIQN, optimize_for_inference
+from iqn_blocks.fast.folded import InferenceIQN
+from iqn_blocks.fast.optimize import optimize_for_inference
 from iqn_blocks.inputs import InputSpec
 from iqn_blocks.network import IQN
 from iqn_blocks.recurrent import RecurrentIQN, RecurrentQuantiles, RecurrentValues
@@ -42,6 +43,7 @@ __all__ = [
     "check",
     "describe",
     "describe_stages",
+    "export",
     "from_pretrained",
     "functional",
     "interop",

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
-from iqn_blocks.blocks import TauEmbedding, orthogonal_head_, orthogonal_tau_
+from iqn_blocks.blocks import FractionProposer, TauEmbedding, orthogonal_head_, orthogonal_tau_
 from iqn_blocks.config import Config, HeadSlot, Part, parse, thaw
 from iqn_blocks.config import route as _route
 from iqn_blocks.config.messages import join
@@ -155,6 +155,7 @@ def assemble(config: Config, models: Models | None = None) -> IQN:
         mixer.phi_dim,
         cosine_start=nn_config.iqn.cosine_start,
         activation=nn_config.activation,
+        n_layers=nn_config.iqn.n_layers,
     )
     if nn_config.init == "orthogonal":
         orthogonal_tau_(tau_embedding)
@@ -180,6 +181,8 @@ def assemble(config: Config, models: Models | None = None) -> IQN:
         "inputs": _inputs(config, any_image_size=getattr(encoder, "resizes_images", False)),
         "config": config,
     }
+    if nn_config.iqn.fractions == "fqf":
+        options["fractions"] = FractionProposer(state_dim, nn_config.iqn.n)
     if core is not None:
         return RecurrentIQN(encoder, core, tau_embedding, mixer, **options)
     return IQN(encoder, tau_embedding, mixer, **options)

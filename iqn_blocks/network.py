@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from iqn_blocks.blocks import FloatNormalization, TauEmbedding
+from iqn_blocks.blocks import FloatNormalization, FractionProposer, TauEmbedding
 from iqn_blocks.blocks.recompute import recomputing
 from iqn_blocks.blocks.transformer import EncoderLayer
 from iqn_blocks.config import Config
 from iqn_blocks.functional import (
+    FractionProposals,
     TauScheme,
     dueling,
     mask_actions,
@@ -21,6 +22,7 @@ from iqn_blocks.functional import (
     midpoints,
     sample_tau,
     split_quantiles,
+    weighted_mean_over_quantiles,
     wide_dtype,
 )
 from iqn_blocks.inputs import InputSpec, check_values
@@ -63,7 +65,9 @@ class IQN(nn.Module):
         dueling: ``per_level`` subtracts ``mean_A Adv(s, τ)``. ``at_midpoints`` subtracts the mean
             of ``Adv(s, τ')`` over actions and the ``k`` midpoints ``τ'``: it does not depend on τ,
             so that ``q`` rises with τ where both heads do, and costs ``k`` further rows.
-        n: quantiles ``K`` of a call that names none.
+        fractions: proposes ``K`` fractions for each state; they stand in for τ that is not given,
+            whatever ``scheme`` says. None where τ is drawn.
+        n: quantiles ``K`` of a call that names none; those of ``fractions`` where there are any.
         k: midpoint quantiles that :meth:`q_values` averages over.
         inputs: the inputs to check and to make examples of; without it nothing is checked.
         config: what the network was built from; None by hand.
@@ -82,6 +86,7 @@ class IQN(nn.Module):
         value_head: nn.Module | None = None,
         advantage_head: nn.Module,
         dueling: Dueling = "per_level",
+        fractions: FractionProposer | None = None,
         n: int = 8,
         k: int = 32,
         inputs: InputSpec | None = None,
@@ -94,7 +99,8 @@ class IQN(nn.Module):
         self.advantage_head = advantage_head
         self.value_head = value_head
         self.dueling = dueling
-        self.n = n
+        self.fractions = fractions
+        self.n = n if fractions is None else fractions.n_fractions
         self.k = k
         self.inputs = inputs or InputSpec()
         self.config = config
@@ -240,6 +246,20 @@ class IQN(nn.Module):
             )
         return state
 
+    def propose(self, state: Tensor) -> FractionProposals:
+        """Fractions ``(B, K+1)``, midpoints ``(B, K)`` and entropy ``(B,)`` for ``state (B, D)``.
+
+        Raises:
+            ValueError: a network that draws its τ.
+        """
+        if self.fractions is None:
+            raise ValueError(
+                "propose: this network draws its τ; build it with nn.iqn.fractions: fqf, or pass "
+                "fractions= to IQN"
+            )
+        proposals: FractionProposals = self.fractions(state)
+        return proposals
+
     def _check_tau(
         self,
         tau: Tensor | None,
@@ -255,6 +275,17 @@ class IQN(nn.Module):
                     "generator: nothing is drawn when tau is given; pass one of the two"
                 )
             return _count_quantiles(tau, num_quantiles, batch)
+        if self.fractions is not None:
+            if generator is not None:
+                raise ValueError(
+                    "generator: nothing is drawn, fractions are proposed; leave it out"
+                )
+            if num_quantiles not in (None, self.n):
+                raise ValueError(
+                    f"num_quantiles: found {num_quantiles}, but {self.n} fractions are proposed; "
+                    f"leave it out, or pass tau"
+                )
+            return self.n
         if num_quantiles is None and self.n % 2 and scheme == "symmetric":
             raise ValueError(
                 f"nn.iqn.n: found {self.n}, but scheme 'symmetric' pairs τ with 1 − τ and needs an "
@@ -272,6 +303,8 @@ class IQN(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """``q`` and ``τ`` of ``K·B`` rows, drawn where none is given."""
         batch = state.shape[0]
+        if tau is None and self.fractions is not None:
+            tau = self.propose(state).tau_hat.T.reshape(-1, 1)
         if tau is None:
             tau = sample_tau(
                 batch,
@@ -320,7 +353,15 @@ class IQN(nn.Module):
         return read(mix(state, tau))
 
     def mean_values(self, state: Tensor, tau: Tensor | None = None) -> Tensor:
-        """Mean over ``tau (K, 1)``, ``nn.iqn.k`` midpoints by default: ``(B, D) -> (B, …)``."""
+        """Mean over ``tau (K, 1)``, ``nn.iqn.k`` midpoints by default: ``(B, D) -> (B, …)``.
+
+        Proposed fractions take the place of the midpoints: ``Σ_i (τ[i+1] − τ[i]) q(τ̂[i])``, whose
+        weights get no gradient.
+        """
+        if tau is None and self.fractions is not None:
+            proposals = self.propose(state)
+            q = self.quantile_values(state, proposals.tau_hat.T.reshape(-1, 1), self.n)
+            return weighted_mean_over_quantiles(q, proposals.tau.detach())
         tau = self.acting_tau() if tau is None else tau
         return mean_over_quantiles(self.quantile_values(state, tau, len(tau)), len(tau))
 
@@ -362,6 +403,11 @@ class IQN(nn.Module):
             raise ValueError(f"tau: q_values takes shape (K, 1), got {tuple(tau.shape)}")
         if risk is not None:
             _check_risk(risk)
+            if tau is None and self.fractions is not None:
+                raise ValueError(
+                    "risk: proposed fractions differ by state and are not distorted; pass tau, "
+                    "such as net.acting_tau()"
+                )
             tau = risk(self.acting_tau() if tau is None else tau)
             if tau.ndim != 2 or tau.shape[1] != 1:
                 raise ValueError(f"risk: gave τ of shape {tuple(tau.shape)}, expected (K, 1)")

@@ -122,7 +122,7 @@ def test_shapes(slot: Slot, name: str, folders: Mapping[str, str]) -> None:
         inputs = net.example_inputs(batch)
         assert net.encode(*inputs).shape == (batch, net.state_dim)
         assert net(*inputs, 2)[0].shape == (2 * batch, *rows)
-            values = net.q_values(*inputs)
+        values = net.q_values(*inputs)
         assert getattr(values, "q", values).shape == (batch, *rows)  # named where memory is too
 
 

@@ -34,6 +34,11 @@ def conv(
     return made.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """``x (B, C, H, W)`` in that layout, as ``contiguous`` gives it, but also under ``vmap``."""
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
 class MapReadout(nn.Module):
     """A feature map as a vector, ``(B, C, H, W) -> (B, out_dim)``, or as tokens.
 
@@ -134,7 +139,7 @@ class ConvStack(nn.Module):
 
     def forward(self, img: Tensor) -> Tensor:
         # Channels-last convolutions are the fast ones; the readout restores the C, H, W order.
-        x = img.contiguous(memory_format=torch.channels_last)
+        x = channels_last(img)
         for conv_layer in self.convs:
             x = self.activation(conv_layer(x))
         return cast(Tensor, self.readout(x))

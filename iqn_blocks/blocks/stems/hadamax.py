@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iqn_blocks.blocks.stems.base import MapReadout, Readout, conv
+from iqn_blocks.blocks.stems.base import MapReadout, Readout, channels_last, conv
 from iqn_blocks.kinds import Size
 from iqn_blocks.registry import register
 
@@ -80,6 +79,6 @@ class HadamaxStem(nn.Module):
 
     def forward(self, img: Tensor) -> Tensor:
         # Channels-last convolutions are the fast ones; the readout restores the C, H, W order.
-        features = self.blocks(img.contiguous(memory_format=torch.channels_last))
+        features = self.blocks(channels_last(img))
         out: Tensor = self.readout(features)
         return out

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from iqn_blocks.blocks.pool import HalvingMaxPool
-from iqn_blocks.blocks.stems.base import MapReadout, Readout, SpectralNormScope, conv
+from iqn_blocks.blocks.stems.base import MapReadout, Readout, SpectralNormScope, channels_last, conv
 from iqn_blocks.kinds import Size
 from iqn_blocks.registry import register
 
@@ -54,7 +54,7 @@ class ImpalaStage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
         if self.norm is not None:
-            x = self.norm(x).contiguous(memory_format=torch.channels_last)
+            x = channels_last(self.norm(x))
         out: Tensor = self.blocks(self.pool(x))
         return out
 
@@ -103,6 +103,6 @@ class ImpalaStem(nn.Module):
 
     def forward(self, img: Tensor) -> Tensor:
         # Channels-last convolutions are the fast ones; the readout restores the C, H, W order.
-        features = self.stages(img.contiguous(memory_format=torch.channels_last))
+        features = self.stages(channels_last(img))
         out: Tensor = self.readout(torch.relu_(features))
         return out

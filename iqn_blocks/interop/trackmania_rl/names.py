@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from iqn_blocks.blocks import Head
+from iqn_blocks.checkpoint.saving import config_of
 from iqn_blocks.config import Config, route, vision_branch
 from iqn_blocks.interop._naming import SPECTRAL_HOOK, Naming
 from iqn_blocks.network import IQN
@@ -15,7 +16,7 @@ QUANTILE_PATH = ("iqn_fc.", "A_head.", "A_head_multi.", "V_head.")
 
 def parts(net: IQN) -> dict[str, str]:
     """Path of a module or tensor here to its path there."""
-    config = net.config
+    config = config_of(net)
     names = {"tau_embedding.projection": "iqn_fc.0"}
     for ours, theirs in _encoder(config).items():
         names[f"encoder.{ours}"] = theirs
