@@ -30,7 +30,7 @@ def stages(net: nn.Module) -> list[Stage]:
     Raises:
         TypeError: ``net`` is no network of this library.
     """
-    plain: Any = _plain(net)
+    plain: Any = unwrapped(net)
     found: list[Stage] = []
     handles = []
 
@@ -65,7 +65,7 @@ def describe(net: nn.Module) -> str:
     ClassicEncoder, D = 8, n_actions=3, 228 parameters
     stage ...
     """
-    plain: Any = _plain(net)
+    plain: Any = unwrapped(net)
     parameters = list(plain.parameters())
     total = sum(p.numel() for p in parameters)
     frozen = sum(p.numel() for p in parameters if not p.requires_grad)
@@ -85,9 +85,10 @@ def describe(net: nn.Module) -> str:
     return "\n".join([head, *lines])
 
 
-def _plain(net: Any) -> Any:
-    """The network that was handed over, also where ``torch.compile`` wrapped it."""
-    net = getattr(net, "_orig_mod", net)
+def unwrapped(net: Any) -> Any:
+    """The network itself, also where ``torch.compile`` or an acting copy wraps it."""
+    for wrapped in ("_orig_mod", "folded"):
+        net = getattr(net, wrapped, net)
     if not (isinstance(net, nn.Module) and hasattr(net, "example_inputs")):
         raise TypeError(
             f"net: expected a network made by iqn_blocks.build or its acting copy, got "

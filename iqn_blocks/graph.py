@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from iqn_blocks.describe import Stage, eval_mode, stages
+from iqn_blocks.describe import Stage, eval_mode, stages, unwrapped
 from iqn_blocks.network import IQN
 
 BATCH, QUANTILES = 2, 2
@@ -32,6 +32,7 @@ class Graph(NamedTuple):
 
 def trace(net: IQN) -> Graph:
     """Run the network once and follow every stage's input back to what it was made of."""
+    net = unwrapped(net)
     shown = {stage.name: stage for stage in stages(net) if stage.name not in ("encoder", "q")}
     tracer = _Tracer()
     inputs = _differentiable_inputs(net)

@@ -31,7 +31,7 @@ class InputSpec(NamedTuple):
         if self == InputSpec():
             if img is None and floats is None:
                 raise TypeError("img, floats: both are None; pass what the encoder takes")
-            return len(cast(Tensor, floats if img is None else img))
+            return cast(Tensor, floats if img is None else img).shape[0]
         if self.image_shape is not None:
             self._check_image(img)
         if self.n_floats:
@@ -42,10 +42,10 @@ class InputSpec(NamedTuple):
                 f"{tuple(floats.shape)}; pass None"
             )
         if self.image_shape is None:
-            return len(cast(Tensor, floats))
+            return cast(Tensor, floats).shape[0]  # len() would fix it in an exported graph
         if floats is not None:
             _check_agreement(cast(Tensor, img), floats)
-        return len(cast(Tensor, img))
+        return cast(Tensor, img).shape[0]
 
     def example(self, batch: int) -> tuple[Tensor | None, Tensor | None]:
         """Random ``img`` in [−1, 1) and ``floats ~ N(0, 1)``, the same ones at each call."""
