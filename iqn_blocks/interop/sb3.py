@@ -64,8 +64,8 @@ class IQNPolicy(QRDQNPolicy):
     """The policy of sb3-contrib's ``QRDQN`` with a network of ours at fixed midpoints of τ.
 
     Noise of noisy layers is drawn at each update, in the online and the target network, and at each
-    step that explores; ``predict(deterministic=True)`` is without noise. ``quantile_net.net`` is the
-    network, to save or to export without sb3.
+    step that explores; ``predict(deterministic=True)`` is without noise. ``quantile_net.net`` is
+    the network, to save or to export without sb3.
 
     Args:
         observation_space: as for :class:`IQNExtractor`.
@@ -221,7 +221,7 @@ def _image_key(space: spaces.Space[Any]) -> str | None:
     ]
     if len(keys) > 1:
         raise ConfigError(
-            f"observation_space: found the images {', '.join(map(repr, keys))}; accepted: one image "
-            f"beside floats; stack them as channels in a wrapper of the environment"
+            f"observation_space: found the images {', '.join(map(repr, keys))}; accepted: one "
+            f"image beside floats; stack them as channels in a wrapper of the environment"
         )
     return keys[0] if keys else None
