@@ -105,7 +105,7 @@ def _compiled(
 def update(net: iqn_blocks.IQN, inputs: Batch) -> None:
     """One optimiser step that changes every weight visibly, and new noise."""
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
-    net(*inputs[:2], tau=inputs.tau)[0].square().mean().backward()
+    net(*inputs[:2], tau=inputs.tau)[0].square().mean().backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     net.zero_grad(set_to_none=True)
     net.reset_noise()
@@ -115,7 +115,7 @@ def _measure_updates(scenario: Scenario, setup: Setup, pair: Pair) -> list[Recor
     net = pair.ours
     fast = iqn_blocks.optimize_for_inference(net)
     _, floats, _ = draw_batch(net, 1, 2)
-    normalization = fast.encoder.get_submodule("float_normalization")
+    normalization = fast.get_submodule("folded.encoder.float_normalization")
     sides: dict[str, Call] = {
         "optimize_for_inference": lambda: iqn_blocks.optimize_for_inference(net),
         "refresh": lambda: fast.refresh(net),

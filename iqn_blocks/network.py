@@ -363,7 +363,7 @@ class IQN(nn.Module):
             q = self.quantile_values(state, proposals.tau_hat.T.reshape(-1, 1), self.n)
             return weighted_mean_over_quantiles(q, proposals.tau.detach())
         tau = self.acting_tau() if tau is None else tau
-        return mean_over_quantiles(self.quantile_values(state, tau, len(tau)), len(tau))
+        return mean_over_quantiles(self.quantile_values(state, tau, tau.shape[0]), tau.shape[0])
 
     def q_values(
         self,

@@ -56,7 +56,7 @@ def walk(block: type[Block] = Config, above: str = "") -> Iterator[Key]:
             for part in [part for part in list_parts(kind.slot) if part not in block.model_fields]:
                 yield from options(block, kind.slot, part, f"{above}{part}.", part)
         else:
-            default = None if field.is_required() else field.get_default()
+            default = None if field.is_required() else field.get_default(call_default_factory=True)
             meaning = field.description or ""
             yield Key(f"{above}{name}", block, name, kind, default, field.is_required(), meaning)
 

@@ -321,11 +321,11 @@ def test_encoder_layers_differ_from_the_start():
 
 def test_transformer_arguments_are_checked():
     with pytest.raises(
-        ValueError, match="d_model: found 5, which does not divide .* D = 8; .*set d_model to 4"
+        ValueError, match=r"d_model: found 5, which does not divide .* D = 8; .*set d_model to 4"
     ):
         blocks.IQNTransformerTrunk(8, 5)
     with pytest.raises(
-        ValueError, match="n_heads: found 3, which does not divide d_model = 4; .* n_heads to [24]"
+        ValueError, match=r"n_heads: found 3, which does not divide d_model = 4; .* n_heads to [24]"
     ):
         blocks.native_encoder(4, n_layers=1, n_heads=3)
 

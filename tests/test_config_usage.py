@@ -119,7 +119,7 @@ HF: dict[str, dict[str, Any]] = {
         transformer={"n_layers": 1},
     ),
 }  # fmt: skip
-# Read without effect: heads of attention over one token; hidden layers of a perceptron of one layer;
+# Read without effect: heads of attention over one token; hidden layers of a perceptron of one;
 # what a part does with options that its others make idle is known to the part alone.
 READ = {
     "fused_vector, hf": frozenset({"nn.vis.transformer.n_heads"}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iqn_blocks.config.messages import child
@@ -10,6 +11,17 @@ from iqn_blocks.registry import list_parts
 
 if TYPE_CHECKING:
     from iqn_blocks.config.block import Block
+
+PRESETS = Path(__file__).parents[1] / "presets"
+
+
+def list_presets() -> list[str]:
+    """Names of the presets, for ``preset: NAME`` in a configuration.
+
+    >>> "btr" in list_presets()
+    True
+    """
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 def merge(block: type[Block], base: Mapping[Any, Any], own: object) -> Any:

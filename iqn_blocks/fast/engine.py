@@ -94,14 +94,14 @@ class OnnxIQN:
         as_numpy = any(x is not None and not isinstance(x, Tensor) for x in given)
         image, numbers, levels, allowed = map(_tensor, given)
         if levels is not None or risk is not None:
-            q = self.copy.q_values(image, numbers, tau=levels, risk=risk)
+            q: Tensor = self.copy.q_values(image, numbers, tau=levels, risk=risk)
         else:
             self.inputs.check(image, numbers)
             q = self._run(image, numbers)
         if allowed is not None:
             q = mask_actions(q, allowed)
-        result: Array = q.numpy() if as_numpy else q
-        return result
+        result: Any = q.numpy() if as_numpy else q
+        return result  # type: ignore[no-any-return]
 
     def refresh(self, net: IQN) -> None:
         """As :meth:`InferenceIQN.refresh`."""

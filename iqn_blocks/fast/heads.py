@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from iqn_blocks.functional import dueling, mean_over_quantiles
 def both_heads(value: nn.Module, advantage: nn.Module) -> FoldedHeads | PlainHeads:
     """``Q = V + Adv − mean_A Adv`` as a part, folded where both heads are exactly a Head."""
     if type(value) is type(advantage) is Head:
-        value, advantage = cast(Head, value), cast(Head, advantage)
+        assert isinstance(value, Head) and isinstance(advantage, Head)
         if is_linear(value.readout) and is_linear(advantage.readout):
             return FoldedHeads(value, advantage)
     return PlainHeads(value, advantage)

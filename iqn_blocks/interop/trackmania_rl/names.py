@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import cast
 
 from iqn_blocks.blocks import Head
 from iqn_blocks.checkpoint.saving import config_of
@@ -22,8 +23,10 @@ def parts(net: IQN) -> dict[str, str]:
         names[f"encoder.{ours}"] = theirs
     layer_norm = config.btr.use_layer_norm
     multi = "A_head_multi" if config.n_actions_per_block > 1 else None
-    names |= dict(_head(net.advantage_head, "advantage_head", "A_head", multi, layer_norm))
-    names |= dict(_head(net.value_head, "value_head", "V_head", None, layer_norm))
+    names |= dict(
+        _head(cast(Head, net.advantage_head), "advantage_head", "A_head", multi, layer_norm)
+    )
+    names |= dict(_head(cast(Head, net.value_head), "value_head", "V_head", None, layer_norm))
     return names
 
 
