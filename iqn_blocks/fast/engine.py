@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -100,8 +100,8 @@ class OnnxIQN:
             q = self._run(image, numbers)
         if allowed is not None:
             q = mask_actions(q, allowed)
-        result: Array = q.numpy() if as_numpy else q
-        return result
+        result: Any = q.numpy() if as_numpy else q
+        return cast(Array, result)
 
     def refresh(self, net: IQN) -> None:
         """As :meth:`InferenceIQN.refresh`."""

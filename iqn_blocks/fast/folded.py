@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable
-from typing import Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +19,14 @@ R = TypeVar("R")
 Made = TypeVar("Made", bound=nn.Module)
 
 
-def _of_one_version(method: Callable[Concatenate[IQN, P], R]) -> Callable[Concatenate[IQN, P], R]:
+def _of_one_version(method: Callable[Concatenate[IQN, P], R]) -> Callable[Concatenate[Any, P], R]:
     """A method of IQN on the folded network of the moment, whatever is refreshed meanwhile."""
 
     @functools.wraps(method)
     def call(self: InferenceIQN, *args: P.args, **kwargs: P.kwargs) -> R:
         return method(self.folded, *args, **kwargs)
 
-    return cast("Callable[Concatenate[IQN, P], R]", call)
+    return cast("Callable[Concatenate[Any, P], R]", call)
 
 
 class InferenceIQN(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +16,9 @@ from iqn_blocks.functional import dueling, mean_over_quantiles
 
 def both_heads(value: nn.Module, advantage: nn.Module) -> FoldedHeads | PlainHeads:
     """``Q = V + Adv − mean_A Adv`` as a part, folded where both heads are exactly a Head."""
-    if type(value) is type(advantage) is Head:
-        value, advantage = cast(Head, value), cast(Head, advantage)
-        if is_linear(value.readout) and is_linear(advantage.readout):
-            return FoldedHeads(value, advantage)
+    heads = [h for h in (value, advantage) if type(h) is Head and is_linear(h.readout)]
+    if len(heads) == 2:
+        return FoldedHeads(*heads)
     return PlainHeads(value, advantage)
 
 

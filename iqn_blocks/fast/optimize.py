@@ -32,7 +32,7 @@ def optimize_for_inference(
 
     After an update of ``net`` call ``refresh(net)``, after new noise alone ``refresh_heads(net)``.
 
-    >>> import iqn_blocks
+    >>> import torch, iqn_blocks
     >>> net = iqn_blocks.build({"n_actions": 3, "float_input_dim": 2, "nn": {
     ...     "vis": {"no_image": True}}})
     >>> fast = optimize_for_inference(net)
