@@ -112,7 +112,8 @@ class IQNPolicy(QRDQNPolicy):
             self.config,
             self.normalize_images,
         )
-        return net.to(self.device)
+        made: IQNQuantileNetwork = net.to(self.device)
+        return made
 
     def _build(self, lr_schedule: Any) -> None:
         super()._build(lr_schedule)
@@ -169,7 +170,8 @@ class IQNQuantileNetwork(QuantileNetwork):
             self.net.reset_noise()
         inputs = self.reader(preprocess_obs(obs, self.observation_space, self.normalize_images))
         tau = midpoints(self.n_quantiles, device=self.net.device)
-        quantiles, _ = self.net.quantiles(*inputs, self.n_quantiles, tau)
+        img, floats = inputs
+        quantiles, _ = self.net.quantiles(img, floats, self.n_quantiles, tau)
         return quantiles
 
 
