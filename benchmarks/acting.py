@@ -89,15 +89,15 @@ def _compiled(
     assert_close(before, fast.q_values(img, floats), tolerance, f"compiled, {mode}")
 
     update(live, inputs)
-    fast.refresh(live)
+    fast.refresh(live, in_place=True)
     after = compiled(img, floats).clone()
     assert_close(after, fast.q_values(img, floats), tolerance, f"compiled, {mode}, refreshed")
     assert (after - before).abs().max() > 2 * tolerance * before.abs().max(), "nothing changed"
     live.reset_noise()
-    fast.refresh_heads(live)
+    fast.refresh_heads(live, in_place=True)
     after = compiled(img, floats).clone()
     assert_close(after, fast.q_values(img, floats), tolerance, f"compiled, {mode}, new noise")
-    fast.refresh(pair.ours)
+    fast.refresh(pair.ours, in_place=True)
     return lambda: compiled(img, floats)
 
 

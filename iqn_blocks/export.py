@@ -19,6 +19,7 @@ from safetensors.torch import save as encode_tensors
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from iqn_blocks._version import VERSION
 from iqn_blocks.fast.check import check_foldable
 from iqn_blocks.fast.folded import FoldedIQN, fold
 from iqn_blocks.functional import split_quantiles
@@ -91,13 +92,11 @@ def metadata(net: IQN) -> dict[str, str]:
     ``config`` is JSON, ``null`` for a network made by hand. ``weights_sha256`` is the digest of the
     network's state dict in the safetensors format.
     """
-    import iqn_blocks
-
     state = {
         name: tensor.to("cpu", copy=True).contiguous() for name, tensor in net.state_dict().items()
     }
     return {
-        "iqn_blocks_version": iqn_blocks.__version__,
+        "iqn_blocks_version": VERSION,
         "config": json.dumps(None if net.config is None else net.config.to_dict()),
         "weights_sha256": hashlib.sha256(encode_tensors(state)).hexdigest(),
     }
@@ -132,12 +131,16 @@ class Acting(nn.Module):
     def examples(self, image_dtype: torch.dtype) -> tuple[Tensor, ...]:
         """Inputs to trace with."""
         img, floats = self.net.example_inputs(EXAMPLE_BATCH)
-        if img is not None:
-            img = (img * 127 + 128).to(torch.uint8) if image_dtype == torch.uint8 else img
-            img = img.to(image_dtype)
         tau = torch.full((EXAMPLE_QUANTILES, 1), 0.5, device=self.net.device)
-        given = {"img": img, "floats": floats, "tau": tau}
+        given = {"img": example_image(img, image_dtype), "floats": floats, "tau": tau}
         return tuple(x for name in self.names if (x := given[name]) is not None)
+
+
+def example_image(img: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """An image in [−1, 1) as one of another dtype."""
+    if img is not None and dtype == torch.uint8:
+        img = img * 128 + 128
+    return None if img is None else img.to(dtype)
 
 
 def trace(acting: Acting, image_dtype: torch.dtype) -> ExportedProgram:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from iqn_blocks.blocks import FloatNormalization, FractionProposer, TauEmbedding
 from iqn_blocks.blocks.recompute import recomputing
 from iqn_blocks.blocks.transformer import EncoderLayer
+from iqn_blocks.checkpoint.saving import save
 from iqn_blocks.config import Config
 from iqn_blocks.functional import (
     FractionProposals,
@@ -483,10 +484,22 @@ class IQN(nn.Module):
             layer.set_stats(mean, std)
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
-        """Write the network into ``folder``; see :func:`iqn_blocks.checkpoint.save_pretrained`."""
-        from iqn_blocks.checkpoint import save_pretrained  # it is built on this module
+        """Write ``model.safetensors`` and ``config.json`` into ``folder``, made if need be.
 
-        save_pretrained(self, folder)
+        At every moment, also if the process dies, the disk fills or others save into the same
+        folder, it loads as one of the networks that were saved there. A compiled network is saved
+        as the one it was compiled from. Noise is saved as it is: a noisy network comes back with
+        it. In a :mod:`torch.distributed` job rank 0 writes, the others return at once; a network
+        sharded by ``fully_shard`` is saved whole, for which every rank must call this.
+        :func:`iqn_blocks.from_pretrained` reads the folder.
+
+        Raises:
+            CheckpointError: ``folder`` is a file, or empty.
+            TypeError: the network holds state that is no tensor.
+            ValueError: the network was made by hand, without a configuration.
+            OSError: the folder cannot be written; the message names the file.
+        """
+        save(self, folder, config=config_of(self), dtype=self.dtype)
 
     def extra_repr(self) -> str:
         offsets = f", n_actions_per_block={self.n_offsets}" if self.n_offsets > 1 else ""
@@ -509,6 +522,35 @@ def _check_risk(risk: object) -> None:
         raise TypeError(
             f"risk: found {risk!r}; accepted: a function of τ, such as iqn_blocks.risk.cvar(0.25)"
         )
+
+
+def plain_network(net: nn.Module) -> IQN:
+    """The network itself, also where ``torch.compile`` wrapped it.
+
+    Raises:
+        TypeError: it is another module.
+    """
+    plain = getattr(net, "_orig_mod", net)
+    if not isinstance(plain, IQN):
+        raise TypeError(
+            f"net: expected a network made by iqn_blocks.build, got {type(plain).__name__}"
+        )
+    return plain
+
+
+def config_of(net: IQN) -> Config:
+    """The configuration that a network was built from.
+
+    Raises:
+        ValueError: it was made by hand and has none.
+    """
+    if net.config is None:
+        raise ValueError(
+            "net: this network was made by hand and has no configuration, from which it could be "
+            "built again; save its state_dict, or register its parts and build it with "
+            "iqn_blocks.build"
+        )
+    return net.config
 
 
 def _count_quantiles(tau: Tensor, num_quantiles: int | None, batch: int) -> int:

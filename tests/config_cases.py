@@ -10,7 +10,7 @@ import pytest
 from iqn_blocks import ConfigError, check
 from iqn_blocks.config import Config
 from iqn_blocks.config.block import Block
-from iqn_blocks.config.messages import child
+from iqn_blocks.config.keys import child
 from iqn_blocks.config.part import SHARED, OptionsOf, PartsOf
 from iqn_blocks.kinds import Kind
 from iqn_blocks.registry import Slot, find_part, list_parts, options_of

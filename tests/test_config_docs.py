@@ -9,7 +9,7 @@ import pytest
 
 from iqn_blocks import ConfigError
 from iqn_blocks.config import Config, parse
-from iqn_blocks.config.messages import all_keys, child
+from iqn_blocks.config.keys import all_keys, child
 
 from .config_cases import KEYS
 

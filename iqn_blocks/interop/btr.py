@@ -9,7 +9,6 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from iqn_blocks.checkpoint.saving import config_of, plain_network
 from iqn_blocks.errors import CheckpointError
 from iqn_blocks.interop._naming import (
     SPECTRAL_PARAMETRIZATION,
@@ -18,7 +17,7 @@ from iqn_blocks.interop._naming import (
     table,
 )
 from iqn_blocks.interop._transfer import export, read, write
-from iqn_blocks.network import IQN
+from iqn_blocks.network import IQN, config_of, plain_network
 
 Variant = Literal["atari", "wii"]
 

@@ -116,7 +116,8 @@ class IQNPolicy(QRDQNPolicy):
             self.config,
             self.normalize_images,
         )
-        return net.to(self.device)
+        made: IQNQuantileNetwork = net.to(self.device)
+        return made
 
     def _build(self, lr_schedule: Any) -> None:
         super()._build(lr_schedule)

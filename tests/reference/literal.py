@@ -93,9 +93,7 @@ def image_head(config: Any, norm: Wrap = spectral_norm) -> nn.Sequential:
 def image_width(image_head: nn.Module, config: Any) -> int:
     size = config.nn.vis.image_size
     frame = torch.zeros(1, config.nn.vis.in_channels, size.height, size.width)
-    with (
-        torch.no_grad()
-    ):  # so that a copy can be made of it: the old spectral norm keeps its weight
+    with torch.no_grad():  # the old spectral norm keeps its result, which must allow a deepcopy
         return int(image_head(frame).shape[1])
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import cast
+
+from torch import nn
 
 from iqn_blocks.blocks import Head
-from iqn_blocks.checkpoint.saving import config_of
 from iqn_blocks.config import Config, route, vision_branch
 from iqn_blocks.interop._naming import SPECTRAL_HOOK, Naming
-from iqn_blocks.network import IQN
+from iqn_blocks.network import IQN, config_of
 
 # Names there that belong to the quantile path; all others belong to the state encoder.
 QUANTILE_PATH = ("iqn_fc.", "A_head.", "A_head_multi.", "V_head.")
@@ -23,10 +23,8 @@ def parts(net: IQN) -> dict[str, str]:
         names[f"encoder.{ours}"] = theirs
     layer_norm = config.btr.use_layer_norm
     multi = "A_head_multi" if config.n_actions_per_block > 1 else None
-    names |= dict(
-        _head(cast(Head, net.advantage_head), "advantage_head", "A_head", multi, layer_norm)
-    )
-    names |= dict(_head(cast(Head, net.value_head), "value_head", "V_head", None, layer_norm))
+    names |= dict(_head(net.advantage_head, "advantage_head", "A_head", multi, layer_norm))
+    names |= dict(_head(net.value_head, "value_head", "V_head", None, layer_norm))
     return names
 
 
@@ -36,9 +34,10 @@ NAMING = Naming(
 
 
 def _head(
-    head: Head, ours: str, theirs: str, readout: str | None, layer_norm: bool
+    head: nn.Module | None, ours: str, theirs: str, readout: str | None, layer_norm: bool
 ) -> Iterator[tuple[str, str]]:
     """One sequence: [trunk], (Linear, [LayerNorm], activation)…, readout."""
+    assert isinstance(head, Head)  # other types are refused before
     has_trunk = head.trunk is not None
     if has_trunk:
         yield f"{ours}.trunk.encoder", f"{theirs}.0.enc"

@@ -8,13 +8,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from iqn_blocks.blocks import FloatNormalization
-from iqn_blocks.checkpoint.saving import config_of, plain_network
 from iqn_blocks.config import route
 from iqn_blocks.interop._hf_names import current_names
 from iqn_blocks.interop._naming import Row, normalized, table
 from iqn_blocks.interop._transfer import export, read, write
 from iqn_blocks.interop.trackmania_rl.names import NAMING, QUANTILE_PATH
-from iqn_blocks.network import IQN
+from iqn_blocks.network import IQN, config_of, plain_network
 
 
 def load_state_dict(
