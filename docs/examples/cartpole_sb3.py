@@ -26,7 +26,7 @@ CONFIG = {
 
 
 def make(seed: int) -> QRDQN:
-    """The algorithm with the settings of rl-baselines3-zoo for CartPole, but for the policy."""
+    """The algorithm with settings of rl-baselines3-zoo, but for the policy and a falling rate."""
     return QRDQN(
         IQNPolicy,
         "CartPole-v1",
