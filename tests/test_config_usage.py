@@ -245,7 +245,14 @@ def check_every_key(
     assert checked > 20
 
 
-@pytest.mark.parametrize("name", NATIVE)
+# One network of each kind of encoder; the others take too long for every run.
+QUICK = {"4-layer", "floats alone", "fused_vector", "sequence, per_feature", "sequence, hidden"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in NATIVE],
+)
 def test_reported_keys_are_those_without_effect(name: str) -> None:
     check_every_key(NATIVE[name], {}, READ.get(name, frozenset()))
 

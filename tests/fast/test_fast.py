@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import onnxruntime
 import pytest
@@ -115,33 +113,6 @@ def test_a_copy_without_noise() -> None:
     fast = optimize_for_inference(net, noise=False)
     net.disable_noise()
     close(fast.q_values(*net.example_inputs(2)), net.q_values(*net.example_inputs(2)).detach())
-
-
-@pytest.mark.parametrize("engine", ["torch", "onnxruntime"])
-def test_actors_see_the_old_network_or_the_new(engine) -> None:
-    nets = [build("float", seed) for seed in range(2)]
-    inputs = nets[0].example_inputs(2)
-    fast = optimize_for_inference(nets[0], engine=engine)
-    versions = []
-    for net in nets:
-        fast.refresh(net)
-        versions.append(fast.q_values(*inputs).clone())
-    seen, done = [], threading.Event()
-
-    def act() -> None:
-        while not done.is_set():
-            seen.append(fast.q_values(*inputs).clone())
-
-    actors = [threading.Thread(target=act) for _ in range(8)]
-    for actor in actors:
-        actor.start()
-    for i in range(60):
-        fast.refresh(nets[i % 2])
-    done.set()
-    for actor in actors:
-        actor.join()
-    assert len(seen) >= 8
-    assert all(any(torch.equal(q, version) for version in versions) for q in seen)
 
 
 @pytest.mark.parametrize("name", ["btr", "float", "multimodal"])
