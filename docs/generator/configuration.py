@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from iqn_blocks.config import Config
 from iqn_blocks.config.block import Block
-from iqn_blocks.config.keys import child, wanted
+from iqn_blocks.config.keys import Keys, child, wanted
 
 ABOVE = """\
 # Configuration
@@ -141,7 +141,7 @@ that a new one can do without ([Bring your checkpoint](checkpoints_trackmania.md
 """
 
 
-def blocks(block: type[Block], path: str = "") -> dict[type[Block], list[str]]:
+def blocks(block: type[Keys], path: str = "") -> dict[type[Keys], list[str]]:
     """Every block with all places where it occurs, from the top down."""
     found = {block: [path]}
     for key in block.model_fields:
@@ -152,7 +152,7 @@ def blocks(block: type[Block], path: str = "") -> dict[type[Block], list[str]]:
     return found
 
 
-def default(block: type[Block], key: str) -> str:
+def default(block: type[Keys], key: str) -> str:
     """The default as one writes it in YAML."""
     field = block.model_fields[key]
     if field.is_required():
@@ -169,7 +169,7 @@ def _plain(value: object) -> object:
     return dict(options) if isinstance(options, Mapping) else str(options)
 
 
-def table(block: type[Block]) -> str:
+def table(block: type[Keys]) -> str:
     """One row for each key of a block."""
     aliases = {name: alias for alias, name in block.aliases.items()}
     rows = ["| key | accepted | default | meaning |", "|---|---|---|---|"]
