@@ -66,6 +66,20 @@ def test_wrong_for_both(nn: dict[str, object]) -> None:
         VALIDATOR.validate({**SMALL, "nn": nn})
 
 
+def test_a_preset_is_a_valid_beginning() -> None:
+    VALIDATOR.validate({"preset": "btr", "n_actions": 3, "nn": {"iqn": {"k": 4}}})
+    VALIDATOR.validate({"preset": "iqn", **SMALL})
+    for wrong in ({"preset": "btrr", **SMALL}, {"preset": "btr"}, {"n_actions": 3}):
+        with pytest.raises(jsonschema.ValidationError):
+            VALIDATOR.validate(wrong)
+
+
+@pytest.mark.parametrize("name", iqn_blocks.list_presets())
+def test_presets_are_valid(name: str) -> None:
+    keys = yaml.safe_load(files(iqn_blocks).joinpath(f"presets/{name}.yaml").read_text("utf-8"))
+    VALIDATOR.validate({**SMALL, **keys})
+
+
 @pytest.mark.parametrize(("block", "slot"), [("Vision", "stem"), ("HeadSlot", "head")])
 def test_every_part_has_its_options(block: str, slot: Slot) -> None:
     _, keys = SHIPPED["$defs"][block]["anyOf"]

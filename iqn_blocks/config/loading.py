@@ -13,12 +13,11 @@ from typing import Any
 
 import yaml
 
-from iqn_blocks.config.merge import merge
+from iqn_blocks.config.merge import PRESETS, list_presets, merge
 from iqn_blocks.config.schema import Config
 from iqn_blocks.errors import ConfigError
 from iqn_blocks.plain import MAX_DEPTH, MAX_VALUES, show
 
-PRESETS = Path(__file__).parents[1] / "presets"
 MAX_BYTES = 4 * 2**20
 MAX_NAME = 300
 _MAP, _LIST, _MERGE = (f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "merge"))
@@ -43,15 +42,6 @@ def parse(cfg: Config | Mapping[str, Any] | str | os.PathLike[str] | None) -> Co
             '{"n_actions": 5, "float_input_dim": 3}, a Config, or the path of a YAML or JSON file'
         )
     return Config.model_validate(_with_preset(cfg))
-
-
-def list_presets() -> list[str]:
-    """Names of the presets, for ``preset: NAME`` in a configuration.
-
-    >>> "btr" in list_presets()
-    True
-    """
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 def _with_preset(cfg: Any) -> Any:

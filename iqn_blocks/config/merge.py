@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from iqn_blocks.config.keys import Keys, child
 from iqn_blocks.kinds import Kind
+
+PRESETS = Path(__file__).parents[1] / "presets"
+
+
+def list_presets() -> list[str]:
+    """Names of the presets, for ``preset: NAME`` in a configuration.
+
+    >>> "btr" in list_presets()
+    True
+    """
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 def merge(block: type[Keys], base: Mapping[Any, Any], own: object) -> Any:
