@@ -73,10 +73,11 @@ def print_table(results: list[Result]) -> None:
     """One row a network."""
     print(f"{'config':<12}{'topology':<12}{'parameters':>12}{'D':>7}{'steps/s':>9}{'Q range':>18}")
     for result in results:
+        topology = iqn_blocks.route(CONFIGS / f"{result.name}.yaml")
         parameters = result.net.num_parameters()
         q_range = f"{result.q_min:.2f} … {result.q_max:.2f}"
         print(
-            f"{result.name:<12}{iqn_blocks.route(result.net.config or {}):<12}{parameters:>12,}"
+            f"{result.name:<12}{topology:<12}{parameters:>12,}"
             f"{result.net.encoder.state_dim:>7,}{result.steps_per_second:>9.0f}{q_range:>18}"
         )
 

@@ -30,7 +30,7 @@ def stages(net: nn.Module) -> list[Stage]:
     Raises:
         TypeError: ``net`` is no network of this library.
     """
-    net = _plain(net)
+    plain: Any = unwrapped(net)
     found: list[Stage] = []
     handles = []
 
@@ -44,11 +44,10 @@ def stages(net: nn.Module) -> list[Stage]:
         handles.append(module.register_forward_hook(record))
 
     try:
-        for name, module in _stage_modules(net):
+        for name, module in _stage_modules(plain):
             watch(name, module)
-        with torch.no_grad(), _eval_mode(net):
-            call: Any = net
-            call(*call.example_inputs(_BATCH), _QUANTILES, scheme="midpoints")
+        with torch.no_grad(), eval_mode(plain):
+            plain(*plain.example_inputs(_BATCH), _QUANTILES, scheme="midpoints")
     finally:
         for handle in handles:
             handle.remove()
@@ -66,16 +65,18 @@ def describe(net: nn.Module) -> str:
     ClassicEncoder, D = 8, n_actions=3, 228 parameters
     stage ...
     """
-    net = _plain(net)
-    parameters = list(net.parameters())
+    plain: Any = unwrapped(net)
+    parameters = list(plain.parameters())
     total = sum(p.numel() for p in parameters)
     frozen = sum(p.numel() for p in parameters if not p.requires_grad)
     head = (
-        f"{type(net.encoder).__name__}, D = {net.state_dim}, {net.extra_repr()}, "
+        f"{type(plain.encoder).__name__}, D = {plain.state_dim}, {plain.extra_repr()}, "
         f"{total:,} parameters" + (f" ({frozen:,} frozen)" if frozen else "")
     )
     rows = [("stage", "module", "output", "parameters")]
-    rows += [(s.name, s.kind, f"({', '.join(s.shape)})", f"{s.parameters:,}") for s in stages(net)]
+    rows += [
+        (s.name, s.kind, f"({', '.join(s.shape)})", f"{s.parameters:,}") for s in stages(plain)
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = [
         f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}"
@@ -84,9 +85,10 @@ def describe(net: nn.Module) -> str:
     return "\n".join([head, *lines])
 
 
-def _plain(net: Any) -> Any:
-    """The network that was handed over, also where ``torch.compile`` wrapped it."""
-    net = getattr(net, "_orig_mod", net)
+def unwrapped(net: Any) -> Any:
+    """The network itself, also where ``torch.compile`` or an acting copy wraps it."""
+    for wrapped in ("_orig_mod", "folded"):
+        net = getattr(net, wrapped, net)
     if not (isinstance(net, nn.Module) and hasattr(net, "example_inputs")):
         raise TypeError(
             f"net: expected a network made by iqn_blocks.build or its acting copy, got "
@@ -116,7 +118,8 @@ def _symbolic(output: Tensor) -> tuple[str, ...]:
 
 
 @contextmanager
-def _eval_mode(net: nn.Module) -> Iterator[None]:
+def eval_mode(net: nn.Module) -> Iterator[None]:
+    """Every module in eval mode inside the block, and as it was behind it."""
     training = [module for module in net.modules() if module.training]
     net.eval()
     try:

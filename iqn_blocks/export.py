@@ -131,12 +131,16 @@ class Acting(nn.Module):
     def examples(self, image_dtype: torch.dtype) -> tuple[Tensor, ...]:
         """Inputs to trace with."""
         img, floats = self.net.example_inputs(EXAMPLE_BATCH)
-        if img is not None:
-            img = (img * 127 + 128).to(torch.uint8) if image_dtype == torch.uint8 else img
-            img = img.to(image_dtype)
         tau = torch.full((EXAMPLE_QUANTILES, 1), 0.5, device=self.net.device)
-        given = {"img": img, "floats": floats, "tau": tau}
+        given = {"img": example_image(img, image_dtype), "floats": floats, "tau": tau}
         return tuple(x for name in self.names if (x := given[name]) is not None)
+
+
+def example_image(img: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """An image in [−1, 1) as one of another dtype."""
+    if img is not None and dtype == torch.uint8:
+        img = img * 128 + 128
+    return None if img is None else img.to(dtype)
 
 
 def trace(acting: Acting, image_dtype: torch.dtype) -> ExportedProgram:

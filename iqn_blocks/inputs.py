@@ -42,7 +42,7 @@ class InputSpec(NamedTuple):
                 f"{tuple(floats.shape)}; pass None"
             )
         if self.image_shape is None:
-            return cast(Tensor, floats).shape[0]  # `len` would fix the batch of an export
+            return cast(Tensor, floats).shape[0]  # len() would fix it in an exported graph
         if floats is not None:
             _check_agreement(cast(Tensor, img), floats)
         return cast(Tensor, img).shape[0]

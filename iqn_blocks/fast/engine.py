@@ -5,19 +5,19 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from iqn_blocks.export import Acting, to_onnx
+from iqn_blocks.export import Acting, example_image, to_onnx
 from iqn_blocks.fast.check import TOLERANCE, relative_error
 from iqn_blocks.fast.folded import FoldedIQN, InferenceIQN
 from iqn_blocks.functional import mask_actions
 from iqn_blocks.network import IQN, ExampleInputs
 
 Array = TypeVar("Array", bound=Any)  # a tensor or a NumPy array
-HEADS = "net.advantage_head."
+HEADS = "net.advantage_head."  # the names of the heads' weights begin so
 
 
 class _Graph(NamedTuple):
@@ -29,23 +29,22 @@ class _Graph(NamedTuple):
 
 
 class _Version(NamedTuple):
-    """The weights of one moment, and a session for each dtype of images."""
+    """The weights of one moment."""
 
-    folded: FoldedIQN
+    session: Any
+    built_in: dict[str, Any]  # the session reads this memory
     heads: dict[str, Any]  # handed over with each call; empty where they are built in
-    sessions: dict[torch.dtype, Any]
 
 
 class OnnxIQN:
     """What :func:`~iqn_blocks.optimize_for_inference` gives for ``engine="onnxruntime"``.
 
-    It acts on the CPU in float32, wherever and in whatever dtype the network is, with
-    ``torch.get_num_threads()`` threads as it is when the copy is made. The graph is exported once
-    for each dtype of images: for uint8 at once, for float32 when such images come.
+    It acts on the CPU in float32, whatever the network's device and dtype, with as many threads as
+    ``torch.get_num_threads()`` says when it is made.
 
-    All weights are built into a session: it is made anew by :meth:`refresh`, in milliseconds. The
-    first :meth:`refresh_heads` after that makes one that takes the heads' weights at each call,
-    so that new noise at every step costs no session.
+    All weights are built into a session, which :meth:`refresh` makes anew in milliseconds. The
+    first :meth:`refresh_heads` after that makes one that takes the heads' weights at each call, so
+    that new noise at every step costs no session. The graph is exported once.
 
     Any threads may call :meth:`q_values` while another one refreshes: a call sees the weights from
     before or from after, never a mixture.
@@ -53,24 +52,27 @@ class OnnxIQN:
     Args:
         net: the network.
         noise: take over the noise of the moment; False leaves it out.
+        image_dtype: uint8, or a floating dtype for images that are normalised already.
 
     Raises:
         ImportError: a package of the extra ``onnx`` is missing.
         ValueError: the exported graph gives other values than the network.
     """
 
-    def __init__(self, net: IQN, *, noise: bool = True) -> None:
+    def __init__(
+        self, net: IQN, *, noise: bool = True, image_dtype: torch.dtype = torch.uint8
+    ) -> None:
         if importlib.util.find_spec("onnxruntime") is None:
             raise ImportError("onnxruntime is missing: pip install 'iqn-blocks[onnx]'")
         self.threads = torch.get_num_threads()
+        self.image_dtype = torch.uint8 if image_dtype == torch.uint8 else torch.float32
         self.copy = InferenceIQN(net, noise=noise).to("cpu", torch.float32)
         self.config, self.n_actions, self.n_offsets = net.config, net.n_actions, net.n_offsets
         self.inputs = net.inputs._replace(any_image_size=False)
-        self._graphs = {torch.uint8: _export(self.copy.folded, torch.uint8)}
+        self._graph = _export(self.copy.folded, self.image_dtype)
         self._version = self._start(heads_bound=False)
-        img, floats = self.copy.example_inputs(2)
-        img = None if img is None else (img * 127 + 128).to(torch.uint8)
-        error = relative_error(self.q_values(img, floats), self.copy.q_values(img, floats))
+        examples = self.example_inputs(2)
+        error = relative_error(self.q_values(*examples), self.copy.q_values(*examples))
         if not error <= TOLERANCE:
             raise ValueError(
                 f"net: found other values in onnxruntime, by {error:.2g} of the largest; accepted "
@@ -89,19 +91,22 @@ class OnnxIQN:
         """As :meth:`IQN.q_values`; NumPy arrays give a NumPy array, tensors a tensor on the CPU.
 
         PyTorch computes it where ``tau`` or ``risk`` is given.
+
+        Raises:
+            TypeError: an input is missing or has an unusable dtype.
+            ValueError: shapes that do not fit the network or each other.
         """
         given = (img, floats, tau, mask)
         as_numpy = any(x is not None and not isinstance(x, Tensor) for x in given)
-        image, numbers, levels, allowed = map(_tensor, given)
-        if levels is not None or risk is not None:
-            q: Tensor = self.copy.q_values(image, numbers, tau=levels, risk=risk)
-        else:
-            self.inputs.check(image, numbers)
+        image, numbers, fractions, allowed = map(_tensor, given)
+        if fractions is None and risk is None:
             q = self._run(image, numbers)
+        else:
+            q = self.copy.q_values(image, numbers, tau=fractions, risk=risk)
         if allowed is not None:
             q = mask_actions(q, allowed)
         result: Any = q.numpy() if as_numpy else q
-        return result  # type: ignore[no-any-return]
+        return cast(Array, result)
 
     def refresh(self, net: IQN) -> None:
         """As :meth:`InferenceIQN.refresh`."""
@@ -112,79 +117,72 @@ class OnnxIQN:
         """As :meth:`InferenceIQN.refresh_heads`."""
         self.copy.refresh_heads(net)
         if self._version.heads:
-            self._version = self._version._replace(heads=self._heads())
+            self._version = self._version._replace(heads=self._weights(self._version.heads))
         else:
             self._version = self._start(heads_bound=True)
 
     def example_inputs(self, batch: int = 1) -> ExampleInputs:
-        """As :meth:`IQN.example_inputs`."""
-        return self.copy.example_inputs(batch)
+        """As :meth:`IQN.example_inputs`, with images of the dtype that is taken."""
+        img, floats = self.copy.example_inputs(batch)
+        return ExampleInputs(example_image(img, self.image_dtype), floats)
 
     def _run(self, img: Tensor | None, floats: Tensor | None) -> Tensor:
+        self.inputs.check(img, floats)
         version = self._version
-        feeds, dtype = dict(version.heads), torch.uint8
+        feeds = dict(version.heads)
         if img is not None and self.inputs.image_shape is not None:
-            dtype = torch.uint8 if img.dtype == torch.uint8 else torch.float32
-            feeds["img"] = _array(img.to(dtype))
+            if (img.dtype == torch.uint8) != (self.image_dtype == torch.uint8):
+                raise TypeError(
+                    f"img: found {img.dtype}, but this copy takes {self.image_dtype}; make it with "
+                    f"optimize_for_inference(net, engine='onnxruntime', image_dtype={img.dtype})"
+                )
+            feeds["img"] = _array(img.to(self.image_dtype))
         if floats is not None:
             feeds["floats"] = _array(floats.to(torch.float32))
-        if dtype not in version.sessions:
-            if dtype not in self._graphs:
-                self._graphs[dtype] = _export(version.folded, dtype)
-            version.sessions[dtype] = self._session(version, dtype)
-        return torch.from_numpy(version.sessions[dtype].run(["q"], feeds)[0])
+        return torch.from_numpy(version.session.run(["q"], feeds)[0])
 
     def _start(self, *, heads_bound: bool) -> _Version:
-        version = _Version(self.copy.folded, self._heads() if heads_bound else {}, {})
-        for dtype in list(self._graphs):
-            version.sessions[dtype] = self._session(version, dtype)
-        return version
-
-    def _heads(self) -> dict[str, Any]:
-        names = self._graphs[torch.uint8].weights
-        return {n: _array(_tensor_of(self.copy.folded, n)) for n in names if n.startswith(HEADS)}
-
-    def _session(self, version: _Version, dtype: torch.dtype) -> Any:
+        """A version of the copy's weights, with a session of its own."""
         import onnxruntime as ort
 
-        graph = self._graphs[dtype]
+        weights = self._weights(self._graph.weights)
+        heads = {n: weights.pop(n) for n in list(weights) if heads_bound and n.startswith(HEADS)}
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.threads
-        names = [name for name in graph.weights if name not in version.heads]
-        values = [
-            ort.OrtValue.ortvalue_from_numpy(_array(_tensor_of(version.folded, name)))
-            for name in names
-        ]
-        options.add_external_initializers(names, values)
-        model = graph.heads_bound if version.heads else graph.built_in
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        options.add_external_initializers(
+            list(weights), [ort.OrtValue.ortvalue_from_numpy(w) for w in weights.values()]
+        )
+        model = self._graph.heads_bound if heads else self._graph.built_in
+        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return _Version(session, weights, heads)
+
+    def _weights(self, names: Any) -> dict[str, Any]:
+        return {name: _array(_tensor_of(self.copy.folded, name)) for name in names}
 
 
 def _export(folded: FoldedIQN, image_dtype: torch.dtype) -> _Graph:
-    """The graph of a folded network, whose weights are to be given to each session."""
+    """The graph of a folded network; each session is given the weights."""
     import onnx
 
     model = to_onnx(Acting(folded), image_dtype, optimize=False).model_proto
-    given = []
-    for tensor in model.graph.initializer:
-        if _tensor_of(folded, tensor.name) is None:  # a constant
-            continue
-        given.append(tensor.name)
+    weights = [t for t in model.graph.initializer if _tensor_of(folded, t.name) is not None]
+    for tensor in weights:
         tensor.ClearField("raw_data")
         tensor.data_location = onnx.TensorProto.EXTERNAL
-        tensor.external_data.add(key="location", value="given")
+        tensor.external_data.add(key="location", value="given to the session")
+    names = [tensor.name for tensor in weights]
     built_in = model.SerializeToString()
-    heads = [tensor for tensor in model.graph.initializer if tensor.name.startswith(HEADS)]
-    for tensor in heads:
-        model.graph.initializer.remove(tensor)
-        model.graph.input.append(
-            onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-        )
-    return _Graph(built_in, model.SerializeToString(), given)
+    for tensor in weights:
+        if tensor.name.startswith(HEADS):
+            model.graph.input.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+            model.graph.initializer.remove(tensor)
+    return _Graph(built_in, model.SerializeToString(), names)
 
 
 def _tensor_of(folded: FoldedIQN, name: str) -> Any:
-    """The tensor that an exported graph knows by a name; None for what is no part's."""
+    """The tensor that an exported graph knows by a name; None for a constant of the graph."""
     try:
         return attrgetter(name.removeprefix("net."))(folded)
     except AttributeError:

@@ -16,10 +16,9 @@ from iqn_blocks.functional import dueling, mean_over_quantiles
 
 def both_heads(value: nn.Module, advantage: nn.Module) -> FoldedHeads | PlainHeads:
     """``Q = V + Adv − mean_A Adv`` as a part, folded where both heads are exactly a Head."""
-    if type(value) is type(advantage) is Head:
-        assert isinstance(value, Head) and isinstance(advantage, Head)
-        if is_linear(value.readout) and is_linear(advantage.readout):
-            return FoldedHeads(value, advantage)
+    heads = [h for h in (value, advantage) if type(h) is Head and is_linear(h.readout)]
+    if len(heads) == 2:
+        return FoldedHeads(*heads)
     return PlainHeads(value, advantage)
 
 
