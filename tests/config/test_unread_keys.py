@@ -13,6 +13,7 @@ from iqn_blocks import ConfigError
 from iqn_blocks.assembly import assemble
 from iqn_blocks.build import unused_keys
 from iqn_blocks.config import Config, parse
+from iqn_blocks.config.part import Chooser
 from iqn_blocks.kinds import Choice, Flag, FreeMapping, Real, Sequence, Whole
 from tests import tiny_models
 from tests.config.cases import KEYS
@@ -128,6 +129,8 @@ READ = {
 }
 # Options that another option of the same part makes idle, which the part alone knows.
 IDLE_IN_THE_PART = {"nn.vis.conv.readout_size", "nn.vis.conv.spectral_norm"}
+# Of the parts that a block chooses among: what is read of one is read of all.
+PARTS = ("conv", "impala", "simba", "mlp", "transformer")
 PATHS = {"vit": "vit_other", "bert": "bert_other"}
 
 
@@ -221,7 +224,9 @@ def check_every_key(
     config = parse(raw)
     before, unused = observe(config), unused_keys(config)
     wrong, checked = [], 0
-    for path in KEYS:
+    for path, key in KEYS.items():
+        if issubclass(key.block, Chooser) and key.inside not in ("", *PARTS):
+            continue
         values = others(path, raw, folders)
         changed = [
             found
