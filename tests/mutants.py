@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / ".mutants"
-BLOCKS = "tests/test_blocks.py tests/test_fusion_parts.py tests/test_reference.py"
+BLOCKS = "tests/blocks/test_layers.py tests/blocks/test_tokens.py tests/reference/test_reference.py"
 # The tests of a file, or of all files of a folder: quick ones first, since a failure ends a run.
 TESTS = {
     "iqn_blocks/functional.py": "tests/test_functional.py tests/test_diagnostics.py "
@@ -39,8 +39,8 @@ TESTS = {
     "iqn_blocks/target.py": "tests/test_target.py",
     "iqn_blocks/diagnostics.py": "tests/test_diagnostics.py",
     "iqn_blocks/plasticity.py": "tests/test_plasticity.py",
-    "iqn_blocks/network.py": "tests/test_network.py tests/test_reference.py",
-    "iqn_blocks/blocks": f"{BLOCKS} tests/test_network.py",
+    "iqn_blocks/network.py": "tests/network/test_network.py tests/reference/test_reference.py",
+    "iqn_blocks/blocks": f"{BLOCKS} tests/network/test_network.py",
 }
 # Changes that no test can notice, and why.
 EQUIVALENT = {

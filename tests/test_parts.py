@@ -19,8 +19,8 @@ from iqn_blocks import IQN, list_parts
 from iqn_blocks.config import parse
 from iqn_blocks.registry import Slot, find_part, options_of
 from tests.configs import merge, tiny, tiny_float
-from tests.test_compile import assert_equal, run
-from tests.test_multimodal_grid import placed
+from tests.grid.test_multimodal import placed
+from tests.network.test_compile import assert_equal, run
 
 Config = dict[str, Any]
 TOKENS: Config = {

@@ -16,8 +16,8 @@ from torch import Tensor
 import iqn_blocks
 from iqn_blocks.interop import trackmania_rl
 from tests.configs import merge
+from tests.hf.test_models import vision_config
 from tests.reference import hf
-from tests.test_hf import vision_config
 
 pytestmark = [
     pytest.mark.timm,
