@@ -129,7 +129,7 @@ def test_quantiles_at_given_tau(tmp_path):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["btr", "image", "floats"])
+@pytest.mark.parametrize("name", ["btr", "floats"])
 def test_program(name, folders, tmp_path):
     net = make(name, folders).eval()
     program = export.program(net, quantiles=True)
