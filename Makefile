@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_PEERS := $(VENV)/.ready-peers
 VENV_TIANSHOU_1 := $(VENV)/tianshou-1
+VENV_TIMM := $(VENV)/timm
 # --no-compile: most of the installed bytecode would never be run.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check \
     -c constraints.txt
@@ -16,17 +17,22 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS)
 
 QUIET_HF := TRANSFORMERS_VERBOSITY=error HF_HUB_DISABLE_PROGRESS_BARS=1
 
-.PHONY: test test-slow test-tianshou-1 test-gpu lint format demo bench docs clean
+.PHONY: test test-slow test-tianshou-1 test-timm test-gpu lint format demo bench docs clean
 
 test: lint
-	$(PYTEST) -m "not slow and not peers and not tianshou_1 and not gpu"
+	$(PYTEST) -m "not slow and not peers and not timm and not tianshou_1 and not gpu"
 
 test-slow: $(READY_PEERS)
-	$(PYTEST) -m "(slow or peers) and not gpu"
+	$(PYTEST) -m "(slow or peers) and not timm and not gpu"
 
 # tianshou 1.2 needs older libraries than the others, so it has an environment of its own.
 test-tianshou-1: $(VENV_TIANSHOU_1)/.ready
 	OMP_NUM_THREADS=1 $(VENV_TIANSHOU_1)/bin/python -m pytest -q -m tianshou_1 tests/peers
+
+# timm brings torchvision, and transformers imports that wherever it is installed: so it has an
+# environment of its own too.
+test-timm: $(VENV_TIMM)/.ready
+	OMP_NUM_THREADS=1 $(VENV_TIMM)/bin/python -m pytest -q -m timm tests/peers
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -q -m gpu
@@ -70,4 +76,10 @@ $(VENV_TIANSHOU_1)/.ready: pyproject.toml constraints.txt | $(READY)
 	$(VENV_TIANSHOU_1)/bin/python -m pip install --quiet --no-compile \
 	    --disable-pip-version-check -c $(@D)/constraints.txt \
 	    -e . pytest 'tianshou==1.2.*' 'numpy==1.26.*' 'gymnasium==0.28.*'
+	touch $@
+
+$(VENV_TIMM)/.ready: pyproject.toml constraints.txt | $(READY)
+	$(PYTHON) -m venv $(VENV_TIMM)
+	$(VENV_TIMM)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check \
+	    -c constraints.txt -e '.[timm]' pytest numpy
 	touch $@

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from iqn_blocks import blocks, export, functional, interop, losses, presets, risk, target
-from iqn_blocks.build import build, check, route
-from iqn_blocks.checkpoint import from_pretrained, load_weights, push_to_hub
-from iqn_blocks.config import Config, load_config
+from iqn_blocks._version import VERSION
+from iqn_blocks.assembly import route
+from iqn_blocks.build import build, check
+from iqn_blocks.checkpoint.hub import from_pretrained, push_to_hub
+from iqn_blocks.checkpoint.loading import load_weights
+from iqn_blocks.config import Config, list_presets, load_config
 from iqn_blocks.describe import Stage, describe
 from iqn_blocks.describe import stages as describe_stages
 from iqn_blocks.errors import (
@@ -19,9 +22,10 @@ from iqn_blocks.fast.folded import InferenceIQN
 from iqn_blocks.fast.optimize import optimize_for_inference
 from iqn_blocks.inputs import InputSpec
 from iqn_blocks.network import IQN
+from iqn_blocks.recurrent import RecurrentIQN, RecurrentQuantiles, RecurrentValues
 from iqn_blocks.registry import list_parts, register
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "IQN",
@@ -31,6 +35,9 @@ __all__ = [
     "ImportedConfigWarning",
     "InferenceIQN",
     "InputSpec",
+    "RecurrentIQN",
+    "RecurrentQuantiles",
+    "RecurrentValues",
     "Stage",
     "UnsupportedTopologyError",
     "UnusedConfigWarning",
@@ -44,6 +51,7 @@ __all__ = [
     "functional",
     "interop",
     "list_parts",
+    "list_presets",
     "load_config",
     "load_weights",
     "losses",

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+MAX_MESSAGE = 8192  # bytes of UTF-8
 
-class ConfigError(ValueError):
+
+class _Bounded(ValueError):
+    """Cuts its message: what it quotes may come from anybody, and be of any length."""
+
+    def __init__(self, message: str) -> None:
+        content = message.encode("utf-8", "backslashreplace")
+        if len(content) > MAX_MESSAGE:
+            start = content[: MAX_MESSAGE - 100].decode("utf-8", "ignore")
+            message = f"{start}…\n(cut: {len(content)} bytes in all)"
+        super().__init__(message)
+
+
+class ConfigError(_Bounded):
     """A configuration that no network can be built from.
 
     Each line of the message is one fault: the dotted path of the key, what was found, what is
@@ -15,7 +28,7 @@ class UnsupportedTopologyError(ConfigError):
     """A valid configuration whose combination of parts has no network."""
 
 
-class CheckpointError(ValueError):
+class CheckpointError(_Bounded):
     """A checkpoint that cannot be read, or that does not fit its network."""
 
 

@@ -21,6 +21,7 @@ from safetensors.torch import save as encode_tensors
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from iqn_blocks._version import VERSION
 from iqn_blocks.fast.check import check_foldable
 from iqn_blocks.fast.folded import FoldedIQN, fold
 from iqn_blocks.functional import split_quantiles
@@ -94,13 +95,11 @@ def metadata(net: IQN) -> dict[str, str]:
     ``config`` is JSON, ``null`` for a network made by hand. ``weights_sha256`` is the digest of the
     network's state dict in the safetensors format.
     """
-    import iqn_blocks
-
     state = {
         name: tensor.to("cpu", copy=True).contiguous() for name, tensor in net.state_dict().items()
     }
     return {
-        "iqn_blocks_version": iqn_blocks.__version__,
+        "iqn_blocks_version": VERSION,
         "config": json.dumps(None if net.config is None else net.config.to_dict()),
         "weights_sha256": hashlib.sha256(encode_tensors(state)).hexdigest(),
     }

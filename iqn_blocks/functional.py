@@ -6,7 +6,7 @@ Shapes use ``B`` batch, ``K`` quantiles, ``E`` cosine dimension, ``D`` state wid
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from einops import rearrange
@@ -105,6 +105,17 @@ def hadamard_mix(state: Tensor, phi: Tensor, num_quantiles: int) -> Tensor:
     Raises:
         ValueError: ``φ`` has neither ``K`` nor ``K·B`` rows.
     """
+    return (state * by_level(phi, state, num_quantiles)).flatten(0, 1)
+
+
+def by_level(phi: Tensor, state: Tensor, num_quantiles: int) -> Tensor:
+    """``φ (K·B, P)`` as ``(K, B, P)``, or ``φ (K, P)`` as ``(K, 1, P)``.
+
+    It broadcasts against ``state (B, D)`` then, or against what has its number of rows.
+
+    Raises:
+        ValueError: ``φ`` has neither ``K`` nor ``K·B`` rows.
+    """
     batch, rows = state.shape[0], phi.shape[0]
     if rows not in (num_quantiles, num_quantiles * batch):
         raise ValueError(
@@ -112,19 +123,21 @@ def hadamard_mix(state: Tensor, phi: Tensor, num_quantiles: int) -> Tensor:
             f"{tuple(state.shape)} need {num_quantiles * batch} (per sample) or {num_quantiles} "
             f"(shared)"
         )
-    phi = phi.reshape(num_quantiles, rows // num_quantiles, phi.shape[1])
-    return (state * phi).flatten(0, 1)
+    return phi.reshape(num_quantiles, rows // num_quantiles, phi.shape[1])
 
 
-def dueling(value: Tensor, advantage: Tensor) -> Tensor:
+def dueling(value: Tensor, advantage: Tensor, centre: Tensor | None = None) -> Tensor:
     """``Q = V + Adv − mean_A(Adv)`` (arXiv:1511.06581, eq. 9).
 
     ``(R, 1), (R, A) -> (R, A)``; with ``N`` offsets ``(R, 1), (R, N, A) -> (R, N, A)``: ``V`` is
-    shared by the offsets and the mean is taken for each.
+    shared by the offsets and the mean is taken for each. A ``centre (R, 1)``, or ``(R, N, 1)``, is
+    subtracted in place of that mean.
     """
     if advantage.ndim == 3:
         value = value.unsqueeze(1)
-    return advantage + (value - advantage.mean(-1, keepdim=True))
+    if centre is None:
+        centre = advantage.mean(-1, keepdim=True)
+    return advantage + (value - centre)
 
 
 def split_quantiles(q: Tensor, num_quantiles: int) -> Tensor:
@@ -141,6 +154,93 @@ def mean_over_quantiles(q: Tensor, num_quantiles: int) -> Tensor:
     """The mean action value of each sample: ``(K·B, …) -> (B, …)``."""
     _check_rows(q, num_quantiles)
     return q.view(num_quantiles, q.shape[0] // num_quantiles, *q.shape[1:]).mean(0)
+
+
+def weighted_mean_over_quantiles(q: Tensor, tau: Tensor) -> Tensor:
+    """``Σ_k (τ[b, k+1] − τ[b, k]) · q[k·B + b]``: ``(K·B, …), (B, K+1) -> (B, …)``.
+
+    The mean action value where the quantile function is a step function with levels between
+    neighbouring fractions (FQF, arXiv:1911.02140, eq. 1), such as those of
+    :func:`fraction_proposals`; ``q`` holds the values at their midpoints.
+
+    >>> q, tau = torch.tensor([[2.0], [4.0]]), torch.tensor([[0.0, 0.25, 1.0]])
+    >>> weighted_mean_over_quantiles(q, tau).tolist()  # ¼·2 + ¾·4
+    [[3.5]]
+
+    Raises:
+        ValueError: the rows of ``q`` are not ``K·B``.
+    """
+    if tau.ndim != 2 or tau.shape[1] < 2 or q.shape[0] != tau.shape[0] * (tau.shape[1] - 1):
+        raise ValueError(
+            f"tau: expected (B, K+1) with K >= 1 for q with K·B = {q.shape[0]} rows, got "
+            f"{tuple(tau.shape)}"
+        )
+    width = tau.diff(dim=1).to(q.dtype).T  # (K, B)
+    q = q.reshape(*width.shape, *q.shape[1:])
+    return (q * width.reshape(*width.shape, *[1] * (q.ndim - 2))).sum(0)
+
+
+class FractionProposals(NamedTuple):
+    """Fractions ``tau (B, K+1)`` from 0 to 1, midpoints ``tau_hat (B, K)``, ``entropy (B,)``."""
+
+    tau: Tensor
+    tau_hat: Tensor
+    entropy: Tensor
+
+
+def fraction_proposals(logits: Tensor) -> FractionProposals:
+    """Fractions that a network proposes: ``(B, K) -> (B, K+1), (B, K), (B,)``.
+
+    ``p = softmax(logits)``, ``τ[i] = Σ_{j<i} p[j]`` from ``τ[0] = 0`` to ``τ[K] = 1``, midpoints
+    ``τ̂[i] = (τ[i] + τ[i+1]) / 2`` and the entropy ``−Σ p log p`` (FQF, arXiv:1911.02140, section
+    3.3). Computed in float32 or wider. No gradient flows through ``tau_hat``: the quantile loss
+    does not train the proposals, :func:`iqn_blocks.losses.fraction_loss` does.
+
+    >>> fraction_proposals(torch.tensor([[1.0, 3.0]]).log()).tau.tolist()
+    [[0.0, 0.25, 1.0]]
+
+    Raises:
+        ValueError: ``logits`` is not ``(B, K)`` with ``K ≥ 1``.
+    """
+    if logits.ndim != 2 or logits.shape[1] == 0:
+        raise ValueError(f"logits: expected (B, K) with K >= 1, got {tuple(logits.shape)}")
+    log_p = torch.log_softmax(logits.to(wide_dtype(logits.dtype)), 1)
+    p = log_p.exp()
+    inner = p[:, :-1].cumsum(1).clamp(max=1)  # rounding may carry a sum past 1
+    ends = torch.zeros_like(p[:, :1]), torch.ones_like(p[:, :1])
+    tau = torch.cat([ends[0], inner, ends[1]], 1)
+    tau_hat = (tau[:, :-1] + tau[:, 1:]).detach() / 2
+    return FractionProposals(tau, tau_hat, -(p * log_p).sum(1))
+
+
+def crossing_rate(q: Tensor, tau: Tensor) -> Tensor:
+    """The share of neighbouring levels at which a quantile function falls: ``() in [0, 1]``.
+
+    ``q (B, K, …), tau (B, K)`` or ``(B, K, 1)``, batch-major as :func:`split_quantiles` gives them.
+    With each sample sorted by τ, a pair ``(k, k+1)`` with ``τ[k] < τ[k+1]`` crosses if ``q[k+1] <
+    q[k]``; the rate is the number of crossing pairs over that of all such pairs, over samples,
+    actions and offsets alike. It is NaN where no two levels of a sample differ. It counts, so it
+    has no gradient.
+
+    >>> q, tau = torch.tensor([[1.0, 3.0, 2.0]]), torch.tensor([[0.1, 0.5, 0.9]])
+    >>> crossing_rate(q, tau).item()  # 1 ≤ 3, 3 > 2
+    0.5
+
+    Raises:
+        ValueError: shapes that do not fit, or fewer than two levels.
+    """
+    if q.ndim < 2 or q.shape[1] < 2 or tau.shape not in (q.shape[:2], (*q.shape[:2], 1)):
+        raise ValueError(
+            f"crossing_rate: expected q (B, K, …) and tau (B, K) or (B, K, 1) with K >= 2, got "
+            f"{tuple(q.shape)} and {tuple(tau.shape)}; functional.split_quantiles makes that of a "
+            f"network's output"
+        )
+    tau, order = tau.reshape(q.shape[:2]).sort(dim=1, stable=True)
+    rises = tau[:, 1:] > tau[:, :-1]
+    sorted_q = q.take_along_dim(order.reshape(*order.shape, *[1] * (q.ndim - 2)), 1)
+    rises = rises.reshape(*rises.shape, *[1] * (q.ndim - 2)).expand_as(sorted_q[:, 1:])
+    falls = sorted_q[:, 1:] < sorted_q[:, :-1]
+    return (falls & rises).sum() / rises.sum()
 
 
 def mask_actions(q: Tensor, mask: Tensor) -> Tensor:

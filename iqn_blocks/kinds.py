@@ -14,14 +14,16 @@ from collections.abc import Mapping
 from collections.abc import Sequence as AnySequence
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 from pydantic_core import PydanticCustomError, core_schema
 
-from iqn_blocks.plain import MAX_WHOLE, FrozenMapping, PlainData, freeze, from_numpy, show, thaw
+from iqn_blocks.plain import MAX_WHOLE, PlainData, freeze, from_numpy, show, thaw
 
 if TYPE_CHECKING:
-    from pydantic import GetCoreSchemaHandler
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+
+Json = dict[str, Any]
 
 MAX_SIZE = 65_536
 MAX_LAYERS = 1_024
@@ -41,6 +43,7 @@ class Kind:
     """Base of the kinds: ``null`` says whether null is accepted too."""
 
     null: bool = False
+    holds_part: ClassVar[bool] = False  # a name, or a name over its options
 
     @property
     def wants(self) -> str:
@@ -68,10 +71,23 @@ class Kind:
         """A value that was read as plain data, which reads back as equal."""
         return thaw(value)
 
+    def schema(self) -> Json:
+        """The JSON Schema of what is accepted apart from null, for editors."""
+        return {}
+
+    def schema_or_null(self) -> Json:
+        """The JSON Schema of what is accepted."""
+        return {"anyOf": [self.schema(), {"type": "null"}]} if self.null else self.schema()
+
     def __get_pydantic_core_schema__(
         self, source: type, handler: GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
         return core_schema.no_info_before_validator_function(self.read, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, _: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> Json:
+        return self.schema_or_null()
 
 
 @dataclass(frozen=True)
@@ -89,6 +105,9 @@ class Flag(Kind):
         words |= {"false": False, "no": False, "off": False, "0": False}
         meant = words.get(str(value).lower()) if isinstance(value, str | int) else None
         raise fault(value, self.accepts, "" if meant is None else f"write {str(meant).lower()}")
+
+    def schema(self) -> Json:
+        return {"type": "boolean"}
 
 
 @dataclass(frozen=True)
@@ -110,6 +129,9 @@ class Whole(Kind):
         if not self.low <= value <= self.high:
             raise fault(value, self.accepts)
         return int(value)
+
+    def schema(self) -> Json:
+        return {"type": "integer", "minimum": self.low, "maximum": self.high}
 
     def _way_out(self, value: object) -> str:
         if isinstance(value, float) and value.is_integer() and self.low <= value <= self.high:
@@ -143,6 +165,10 @@ class Real(Kind):
         if not inside:  # also where value is NaN
             raise fault(value, self.accepts, self._far_out(value))
         return float(value)
+
+    def schema(self) -> Json:
+        below = "exclusiveMaximum" if self.below else "maximum"
+        return {"type": "number", "minimum": self.low, below: self.high}
 
     @staticmethod
     def _far_out(value: float) -> str:
@@ -184,6 +210,9 @@ class Text(Kind):
             raise fault(value, self.accepts)
         return str(value)
 
+    def schema(self) -> Json:
+        return {"type": "string", "minLength": 0 if self.empty else 1}
+
 
 @dataclass(frozen=True)
 class Choice(Kind):
@@ -212,6 +241,9 @@ class Choice(Kind):
         reason = next((why for name, why in self.refused if name == value), "")
         raise fault(value, self.accepts, reason or (f"did you mean {near[0]}?" if near else ""))
 
+    def schema(self) -> Json:
+        return {"enum": list(self.names)}
+
 
 @dataclass(frozen=True)
 class Sequence(Kind):
@@ -233,6 +265,10 @@ class Sequence(Kind):
         if not self.shortest <= len(value) <= self.longest:
             raise fault(value, f"{self.accepts} and at most {self.longest} items")
         return tuple(value if self.item is None else map(self._read_item, count(), value))
+
+    def schema(self) -> Json:
+        items = {} if self.item is None else {"items": self.item.schema_or_null()}
+        return {"type": "array", "minItems": self.shortest, "maxItems": self.longest} | items
 
     def _read_item(self, index: int, value: object) -> object:
         assert self.item is not None
@@ -261,6 +297,9 @@ class FreeMapping(Kind):
             return freeze(value)
         except PlainData as reason:
             raise PydanticCustomError("config", "{text}", {"text": str(reason)}) from None
+
+    def schema(self) -> Json:
+        return {"type": ["object", "null"]}
 
     def __get_pydantic_core_schema__(
         self, source: type, handler: GetCoreSchemaHandler
@@ -326,4 +365,4 @@ Positive = Annotated[float, Real(low=MIN_POSITIVE)]
 NotNegative = Annotated[float, Real(low=0.0)]
 NotPositive = Annotated[float, Real(high=0.0)]
 String = Annotated[str, Text()]
-OwnKeys = Annotated[FrozenMapping, FreeMapping()]
+OwnKeys = Annotated[Mapping[str, Any], FreeMapping()]

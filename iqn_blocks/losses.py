@@ -86,7 +86,8 @@ def take(q: Tensor, actions: Tensor) -> Tensor:
 
     Raises:
         TypeError: ``q`` is not floating, or ``actions`` not integral.
-        ValueError: shapes that do not fit.
+        ValueError: shapes that do not fit; on the CPU also an action that is none of ``0 … A − 1``
+            (a GPU stops with an error of its own, because looking would make it wait).
     """
     _check_values("q", q)
     _check_actions(actions, "q", q)
@@ -227,6 +228,68 @@ def munchausen_target(
     return bonus + _bootstrap(reward, discount, _sum_offsets(soft))
 
 
+def fraction_gradient(q: Tensor, q_hat: Tensor, *, signed: bool = False) -> Tensor:
+    """``∂W₁/∂τ[i] = 2·F⁻¹(τ[i]) − F⁻¹(τ̂[i]) − F⁻¹(τ̂[i−1])``: ``(B, K−1), (B, K) -> (B, K−1)``.
+
+    The gradient of the 1-Wasserstein distance between a return's distribution and its staircase of
+    ``K`` steps, with respect to the inner fractions ``i = 1 … K−1`` (FQF, arXiv:1911.02140,
+    proposition 1). ``q`` holds the values of the action taken at those fractions, ``q_hat`` at the
+    midpoints ``τ̂[0] … τ̂[K−1]``; see :func:`iqn_blocks.functional.fraction_proposals`. No gradient
+    flows into them.
+
+    The proposition holds for a quantile function that does not decrease. ``signed=True`` is what
+    tianshou does for one that does: ``F⁻¹(τ[i]) − F⁻¹(τ̂[i−1])`` changes its sign unless ``F⁻¹(τ[i])
+    > F⁻¹(τ[i−1])``, and ``F⁻¹(τ[i]) − F⁻¹(τ̂[i])`` unless ``F⁻¹(τ[i]) < F⁻¹(τ[i+1])``; the first and
+    the last fraction have no such neighbour and take the first and the last midpoint instead.
+
+    >>> q, q_hat = torch.tensor([[3.0]]), torch.tensor([[1.0, 4.0]])
+    >>> fraction_gradient(q, q_hat).tolist()  # 2·3 − 4 − 1
+    [[1.0]]
+
+    Raises:
+        TypeError: an argument that is not floating.
+        ValueError: shapes that do not fit.
+    """
+    _check_floating(q=q, q_hat=q_hat)
+    if q.ndim != 2 or q_hat.shape != (q.shape[0], q.shape[1] + 1):
+        raise ValueError(
+            f"q_hat: expected (B, K) and q (B, K-1), got {tuple(q_hat.shape)} and {tuple(q.shape)}"
+        )
+    dtype = wide_dtype(q.dtype)
+    q, q_hat = q.detach().to(dtype), q_hat.detach().to(dtype)
+    left, right = q - q_hat[:, :-1], q - q_hat[:, 1:]
+    if signed:
+        before = torch.cat([q_hat[:, :1], q[:, :-1]], 1)[:, : q.shape[1]]
+        after = torch.cat([q[:, 1:], q_hat[:, -1:]], 1)[:, : q.shape[1]]
+        left = torch.where(q > before, left, -left)
+        right = torch.where(q < after, right, -right)
+    return left + right
+
+
+def fraction_loss(tau: Tensor, gradient: Tensor) -> Tensor:
+    """``Σ_i τ[i] · ∂W₁/∂τ[i]``, ``i = 1 … K−1``: ``(B, K+1), (B, K−1) -> (B,)``.
+
+    Its gradient with respect to ``tau`` is ``gradient``, that of :func:`fraction_gradient`: the
+    loss that trains fraction proposals (FQF, arXiv:1911.02140). Its value means nothing. An entropy
+    bonus keeps fractions apart: ``fraction_loss(…) − c · entropy``.
+
+    >>> fraction_loss(torch.tensor([[0.0, 0.25, 1.0]]), torch.tensor([[2.0]])).tolist()
+    [0.5]
+
+    Raises:
+        TypeError: an argument that is not floating.
+        ValueError: shapes that do not fit.
+    """
+    _check_floating(tau=tau, gradient=gradient)
+    if tau.ndim != 2 or gradient.shape != (tau.shape[0], tau.shape[1] - 2):
+        raise ValueError(
+            f"tau: expected (B, K+1) and gradient (B, K-1), got {tuple(tau.shape)} and "
+            f"{tuple(gradient.shape)}"
+        )
+    dtype = wide_dtype(tau.dtype)
+    return (tau[:, 1:-1].to(dtype) * gradient.detach().to(dtype)).sum(1)
+
+
 def _policy(
     q: Tensor, temperature: float, mask_name: str, mask: Tensor | None, q_name: str
 ) -> tuple[Tensor, Tensor]:
@@ -259,7 +322,16 @@ def _bootstrap(reward: Tensor, discount: Tensor, value: Tensor) -> Tensor:
 def _gather(q: Tensor, actions: Tensor) -> Tensor:
     """The value of one action at each offset: ``(B, K, …, A), (B, …) -> (B, K, …)``."""
     index = actions.long()[:, None, ..., None].expand(*q.shape[:-1], 1)
-    return q.gather(-1, index).squeeze(-1)
+    try:
+        return q.gather(-1, index).squeeze(-1)
+    except RuntimeError as error:
+        if "out of bounds" not in str(error):
+            raise
+        found = actions[(actions < 0) | (actions >= q.shape[-1])].flatten()[0]
+        raise ValueError(
+            f"actions: found {found}; accepted: 0 … {q.shape[-1] - 1}, the {q.shape[-1]} actions "
+            f"of the values; count actions from 0"
+        ) from None
 
 
 def _sum_offsets(q: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -14,23 +15,41 @@ from iqn_blocks.interop import btr
 from iqn_blocks.presets import btr as btr_preset
 from tests import compare
 from tests.configs import merge, tiny
-from tests.literal_trackmania import Btr
+from tests.reference.literal import Btr, WiiBtr
 
 ACTIONS, BATCH, QUANTILES = 5, 2, 3
 
 
-def pair() -> tuple[Any, Btr]:
+def pair(kind: type[Btr] = Btr, *, layer_norm: bool = False) -> tuple[Any, Btr]:
     """The preset at a third of its width, and the literal network, in float64."""
     torch.manual_seed(0)
     cnn = {"impala_model_size": 1, "adaptive_maxpool_size": 2}
     slot = {"mlp": {"hidden_dim": 16}}
-    small = {"nn": {"vis": {"cnn": cnn}, "decoder": {"advantage": slot, "value": slot}}}
+    small = {
+        "nn": {"vis": {"cnn": cnn}, "decoder": {"advantage": slot, "value": slot}},
+        "btr": {"use_layer_norm": layer_norm},
+    }
     net = iqn_blocks.build(merge(btr_preset(ACTIONS, in_channels=3).to_dict(), small)).double()
     torch.set_default_dtype(torch.float64)
     try:
-        return net, Btr(ACTIONS, 3, 1, 16, 2)
+        literal = kind(ACTIONS, 3, 1, 16, 2, layer_norm=layer_norm)
     finally:
         torch.set_default_dtype(torch.float32)
+    for module in literal.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            torch.nn.init.normal_(module.weight)
+            torch.nn.init.normal_(module.bias)
+    return net, literal
+
+
+def state_of(net: Any) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+def assert_same_state(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value.to(found[name])), name
 
 
 def values(net: Any, frames: Tensor, tau: Tensor) -> Tensor:
@@ -39,8 +58,12 @@ def values(net: Any, frames: Tensor, tau: Tensor) -> Tensor:
     return q.view(QUANTILES, BATCH, ACTIONS).transpose(0, 1)
 
 
-def test_values_are_those_of_the_code() -> None:
-    net, literal = pair()
+KINDS = [(Btr, False), (Btr, True), (WiiBtr, False), (WiiBtr, True)]
+
+
+@pytest.mark.parametrize(("kind", "layer_norm"), KINDS)
+def test_values_are_those_of_the_code(kind: type[Btr], layer_norm: bool) -> None:
+    net, literal = pair(kind, layer_norm=layer_norm)
     btr.load_state_dict(net, {f"_orig_mod.{k}": v for k, v in literal.state_dict().items()})
     frames = torch.randint(0, 256, (BATCH, 3, 84, 84), dtype=torch.uint8)
     tau = torch.rand(BATCH, QUANTILES, dtype=torch.float64)
@@ -50,6 +73,67 @@ def test_values_are_those_of_the_code() -> None:
         compare.assert_agrees(values(net.eval(), frames, tau), expected, 1e-10, "q")
         net.disable_noise()
         assert not torch.equal(values(net, frames, tau), expected)
+
+
+@pytest.mark.parametrize(("kind", "layer_norm"), KINDS)
+def test_state_dicts_return(kind: type[Btr], layer_norm: bool) -> None:
+    net, literal = pair(kind, layer_norm=layer_norm)
+    btr.load_state_dict(net, literal.state_dict())
+    exported = btr.to_state_dict(net, variant="wii" if kind is WiiBtr else "atari")
+    assert_same_state(exported, literal.state_dict())
+    literal.load_state_dict(exported, strict=True)
+    other, _ = pair(kind, layer_norm=layer_norm)
+    btr.load_state_dict(other, exported)
+    assert_same_state(other.state_dict(), state_of(net))
+    with pytest.raises(ValueError, match="variant: got 'gba', accepted are atari, wii"):
+        btr.to_state_dict(net, variant="gba")  # type: ignore[arg-type]
+
+
+def test_a_file_without_what_follows_from_others() -> None:
+    net, literal = pair(WiiBtr)
+    state = literal.state_dict()
+    kept = {k: v for k, v in state.items() if k != "pis" and not k.startswith("linear_layers.")}
+    assert len(kept) == len(state) - 1 - 2 * 2 * 6
+    btr.load_state_dict(net, kept)
+    assert_same_state(btr.to_state_dict(net, variant="wii"), state)
+
+
+def test_what_should_follow_from_others_but_does_not() -> None:
+    net, literal = pair(WiiBtr)
+    before = state_of(net)
+    state = literal.state_dict()
+    state["pis"] = state["pis"] + torch.pi  # i from 1
+    again = "linear_layers.value_branch.fc2V.bias_mu"
+    state[again] = state[again] + 1
+    with pytest.raises(CheckpointError, match=rf"other numbers than expected in pis, {again}") as e:
+        btr.load_state_dict(net, state)
+    assert "cos(π·i·τ), i = 0…63" in str(e.value)
+    assert_same_state(net.state_dict(), before)
+
+
+def test_a_network_without_dueling() -> None:
+    net, _ = pair()
+    before = state_of(net)
+    with pytest.raises(CheckpointError, match=r"found linear_layers\.0, a network without dueling"):
+        btr.load_state_dict(net, {"linear_layers.0.weight_mu": torch.zeros(1)})
+    assert_same_state(net.state_dict(), before)
+
+
+@pytest.mark.parametrize(("iterations", "low", "high"), [(1, 1e-6, 2e-2), (400, 0.0, 1e-5)])
+def test_the_order_of_the_power_iteration(iterations: int, low: float, high: float) -> None:
+    """It is v before u here, the other way round there: training differs until both converge."""
+    net, literal = pair()
+    btr.load_state_dict(net, literal.state_dict())
+    stage = torch.zeros(1, 3, 8, 8, dtype=torch.float64)
+    with torch.no_grad():
+        for _ in range(iterations):
+            net.encoder.stem.train()(stage)
+            literal.conv.train()(stage)
+        frames = torch.randint(0, 256, (BATCH, 3, 84, 84), dtype=torch.uint8)
+        tau = torch.rand(BATCH, QUANTILES, dtype=torch.float64)
+        expected = literal.eval()(frames, tau)
+        error = (values(net.eval(), frames, tau) - expected).abs().max() / expected.abs().max()
+    assert low <= error <= high
 
 
 def test_names_are_those_of_the_code() -> None:

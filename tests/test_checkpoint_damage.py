@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 
 import iqn_blocks
 from iqn_blocks import CheckpointError
-from iqn_blocks.checkpoint.loading import read_folder
+from iqn_blocks.checkpoint.reading import read_folder
 from tests.checkpoints import (
     CONFIG,
     WEIGHTS,
@@ -198,6 +198,18 @@ def test_names_with_path_tricks(saved, folder):
     for name in strange:
         assert f"unexpected: {name} float32 (1,)" in str(caught.value)
     assert sorted(path.name for path in folder.iterdir()) == [CONFIG, WEIGHTS]
+
+
+def test_messages_are_bounded(saved, folder):
+    tensors = load(saved[1][WEIGHTS])
+    rewrite(folder, tensors | {f"{i}" + "x" * 500: torch.zeros(1) for i in range(1000)})
+    with pytest.raises(CheckpointError, match=r"unexpected: .*xxx") as caught:
+        iqn_blocks.from_pretrained(folder)
+    assert len(str(caught.value).encode()) <= 8192
+    change_config(folder, **{"k" * 10_000: 1})
+    with pytest.raises(CheckpointError, match=r"(?s)unknown key 'kkk.*cut: \d+ bytes") as caught:
+        iqn_blocks.from_pretrained(folder)
+    assert len(str(caught.value).encode()) <= 8192
 
 
 def test_empty_tensors_do_not_fit(saved, folder):

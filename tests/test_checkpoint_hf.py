@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import time
 
 import pytest
 import torch
+from transformers import AutoModel
 
 import iqn_blocks
 from iqn_blocks import CheckpointError
 from iqn_blocks.checkpoint.card import model_card
 from tests import compare, grid, tiny_models
 from tests.checkpoints import CONFIG, WEIGHTS, assert_same, change_settings, to_version_1
+from tests.test_hf import trunk_config, vision_config
 from tests.test_multimodal_grid import CASES, CONFIGS, TEXT, VISION, placed
 
 HF_VISION = list(grid.hf_vision_grid(CASES))
@@ -49,7 +52,7 @@ def offline(monkeypatch):
         raise AssertionError("loading asked for a model")
 
     for name in ("load_model", "read_processor"):
-        monkeypatch.setattr(f"iqn_blocks.encoders.hf.{name}", refuse)
+        monkeypatch.setattr(f"iqn_blocks.hf.models.{name}", refuse)
     monkeypatch.setattr("transformers.AutoModel.from_pretrained", refuse)
     monkeypatch.setattr("transformers.AutoConfig.from_pretrained", refuse)
 
@@ -181,3 +184,34 @@ def test_a_model_is_never_looked_up(models, tmp_path, request):
         assert str(caught.value) == (
             f"{folder / WEIGHTS}: backbones: expected vision (config, processor), found none"
         )
+
+
+TOO_LARGE = {
+    "width": ({"hidden_size": 10**6}, r"is \(1, 1, 1000000\), saved is \(1, 1, 16\)"),
+    "layers": ({"num_hidden_layers": 10**9}, "num_hidden_layers: expected at most 1000, found 10"),
+    "hidden layers": ({"intermediate_size": 10**13}, r"is \(10000000000000, 16\), saved is \(24, "),
+    "image": ({"image_size": 10**6}, r"position_embeddings is \(1, 15625000001, 16\), saved is"),
+    "words": ({"vocab_size": 10**10}, r"is \(10000000000, 16\), too large for what is saved"),
+    "labels": ({"num_labels": 10**9}, "num_labels: expected at most 1000, found 10"),
+}
+
+
+@pytest.mark.parametrize("name", TOO_LARGE)
+def test_sizes_are_compared_before_anything_is_allocated(name, folders, tmp_path, monkeypatch):
+    changes, reason = TOO_LARGE[name]
+    model, config = ("bert", trunk_config) if name == "words" else ("vit", vision_config)
+    iqn_blocks.build(config(folders[model])).save_pretrained(tmp_path)
+    backbones = json.loads((tmp_path / CONFIG).read_text())["backbones"]
+    backbones["trunk" if name == "words" else "vision"]["config"] |= changes
+    change_settings(tmp_path, backbones=backbones)
+    make = AutoModel.from_config
+
+    def on_meta(*args, **kwargs):
+        assert torch.empty(1).is_meta
+        return make(*args, **kwargs)
+
+    monkeypatch.setattr("transformers.AutoModel.from_config", on_meta)
+    start = time.monotonic()
+    with pytest.raises(CheckpointError, match=reason):
+        iqn_blocks.from_pretrained(tmp_path)
+    assert time.monotonic() - start < 5

@@ -229,10 +229,10 @@ def test_card_counts_frozen_parameters():
 
 
 def test_card_lists_every_key():
-    notes = {"a": "x | y", "b": "`z`\nsecond line", "c": {}, "d": [1] * 9}
+    notes = {"a": "x | y", "b": "`z`\nsecond line", "c": {}, "d": [1] * 9, "e` |\n# f": 1}
     config = merge(tiny(float_inputs_mean=[0.5] * 5), {"nn": {"training": notes}})
     card = model_card(build(config), "me/racer")
-    rows = dict(re.findall(r"^\| `([\w.]+)` \| (.*) \|$", card.partition("## Conf")[2], re.M))
+    rows = dict(re.findall(r"^\| `(.+?)` \| (.*) \|$", card.partition("## Conf")[2], re.M))
     assert rows["n_actions"] == "`3`"
     assert rows["float_inputs_mean"] == "`[0.5, 0.5, 0.5, 0.5, 0.5]`"
     assert rows["nn.iqn.embedding_dimension"] == "`6`"
@@ -241,4 +241,12 @@ def test_card_lists_every_key():
     assert rows["nn.training.a"] == r'`"x \| y"`'
     assert rows["nn.training.b"] == r"""`"'z'\nsecond line"`"""
     assert rows["nn.training.c"] == "`{}`"
+    assert rows[r"nn.training.e' \|\n# f"] == "`1`"
     assert rows["nn.training.d"] == "9 values, see `config.json`"
+
+
+def test_card_quotes_a_name_that_is_none():
+    card = model_card(build(tiny()), 'me/`x`"\n# y')
+    assert '\n# `"me/\'x\'\\"\\n# y"`\n' in card
+    assert 'iqn_blocks.from_pretrained("me/`x`\\"\\n# y").eval()' in card
+    assert "\n# y" not in card

@@ -29,7 +29,7 @@ def build(name):
 
 def run(call, net, inputs, tau):
     """Values and gradients of one training step's forward and backward."""
-    q, _ = call(*inputs, tau=tau)
+    q, *_ = call(*inputs, tau=tau)
     return [q, *torch.autograd.grad(q.float().square().sum(), list(net.parameters()))]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -265,3 +267,31 @@ def test_a_tag_that_does_not_fit_its_value(write: Write, tagged: str) -> None:
 def test_a_pipe_is_no_file(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
     assert "it is a pipe or a device, not a file" in refuses(tmp_path / name)
+
+
+@pytest.mark.parametrize("path", [(), ("nn",), ("nn", "iqn")])
+def test_many_unknown_keys(path: tuple[str, ...]) -> None:
+    """Looking for near names of all of them would take minutes."""
+    config: Any = {f"key_{i}": i for i in range(150_000)}
+    for key in reversed(path):
+        config = {key: config}
+    start = time.process_time()
+    with pytest.raises(ConfigError) as error:
+        parse(config)
+    assert time.process_time() - start < 2  # about half a second
+    message = str(error.value)
+    missing = len(REQUIRED)
+    assert message.startswith(f"{150_000 + missing} faults in the configuration:\n")
+    assert f"{'.'.join([*path, 'key_0'])}: unknown key; " in message
+    assert len(message.encode()) <= 8192
+
+
+def test_long_messages_are_cut() -> None:
+    """A hundred faults with long keys; what is cut is counted."""
+    with pytest.raises(ConfigError) as error:
+        parse({**REQUIRED, "nn": {"é" * 79 + str(i): "x" * 90 for i in range(500)}})
+    message = str(error.value)
+    assert 8000 < len(message.encode()) <= 8192
+    assert re.search(r"…\n\(cut: \d+ bytes in all\)$", message)
+    assert str(ConfigError("x" * 8192)) == "x" * 8192
+    assert str(pickle.loads(pickle.dumps(error.value))) == message

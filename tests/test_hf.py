@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 import iqn_blocks
-from iqn_blocks.hf import HFVisionTokens, PixelSpec, PixelValues, load_model
+from iqn_blocks.assembly import assemble
+from iqn_blocks.hf import HFVisionTokens, Models, PixelSpec, PixelValues, load_model
 from iqn_blocks.hf.models import recipes
-from iqn_blocks.registry import assemble
 from tests import tiny_models
 from tests.configs import merge
 
@@ -169,7 +169,7 @@ def test_a_recipe_rebuilds_the_structure(name, folders):
         config["nn"]["encoder"]["hf_embedding"],
     ):
         block["model_name_or_path"] = "not/there"
-    twin = assemble(iqn_blocks.Config.model_validate(config), kept)
+    twin = assemble(iqn_blocks.Config.model_validate(config), Models(kept))
     twin.load_state_dict(net.state_dict())
     inputs, tau = net.example_inputs(2), torch.rand(8, 1)
     assert torch.equal(twin.eval()(*inputs, tau=tau)[0], net.eval()(*inputs, tau=tau)[0])

@@ -186,3 +186,12 @@ def test_the_number_of_channels(folders):
         iqn_blocks.build(merge(vision_config(folders["vit"]), change))
     change = {"nn": {"vis": {"in_channels": 2}}}
     refused(merge(vision_config(folders["vit"]), change), "nn.vis.in_channels: found 2")
+
+
+def test_a_model_of_timm_without_timm(tmp_path, monkeypatch):
+    from transformers.utils import import_utils
+
+    missing = (lambda: False, "{0} needs the timm library")
+    monkeypatch.setitem(import_utils.BACKENDS_MAPPING, "timm", missing)
+    (tmp_path / "config.json").write_text('{"architecture": "test_vit", "pretrained_cfg": {}}')
+    refused(vision_config(tmp_path), VISION_KEY, "pip install 'iqn-blocks[timm]'")

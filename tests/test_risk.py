@@ -48,15 +48,20 @@ def by_definition(distortion: Any, tau: float) -> float:
     return float(tau**exponent if eta >= 0 else 1 - (1 - tau) ** exponent)
 
 
-@pytest.mark.parametrize(
-    "distortion",
-    [cvar(0.3), wang(-0.75), wang(0.75), cpw(0.28), cpw(0.71), cpw(5.0), power(2.0), power(-2.0)],
-    ids=label,
-)
-def test_values(distortion: Distortion) -> None:
+@pytest.mark.parametrize("eta", [-2.0, -0.75, -0.5, 0.28, 0.5, 0.71, 0.75, 2.0, 5.0])
+@pytest.mark.parametrize("kind", [cvar, wang, cpw, power])
+def test_values(kind: Any, eta: float) -> None:
+    distortion = kind(min(abs(eta), 1) if kind is cvar else max(eta, 0.28) if kind is cpw else eta)
     tau = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
-    expected = torch.tensor([by_definition(distortion, t) for t in tau.tolist()])
-    torch.testing.assert_close(distortion(tau), expected.double(), rtol=1e-6, atol=1e-8)
+    expected = [by_definition(distortion, t) for t in tau.tolist()]
+    assert distortion(tau).tolist() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("distortion", [cpw(0.28), cpw(5.0), power(2.0), power(-2.0)], ids=label)
+def test_values_next_to_the_ends(distortion: Any) -> None:
+    tau = torch.tensor([1e-30, 1 - 2.0**-53], dtype=torch.float64)
+    expected = [by_definition(distortion, t) for t in tau.tolist()]
+    assert distortion(tau).tolist() == pytest.approx(expected, rel=1e-10)
 
 
 def test_values_by_hand() -> None:

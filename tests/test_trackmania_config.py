@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import iqn_blocks
-from iqn_blocks.config import parse, unused_keys
+from iqn_blocks.config import parse
 from iqn_blocks.errors import ConfigError, ImportedConfigWarning, UnusedConfigWarning
 from iqn_blocks.interop.trackmania_rl import load_config
 from tests.configs import merge
@@ -252,8 +252,7 @@ def test_the_summary_of_a_pretrained_model_is_its_first_token(
     config = load_config(given)
     assert config.nn.vis.transformer is not None
     assert config.nn.vis.transformer.summary_token == expected
-    key = "nn.vis.transformer.summary_token"
-    assert key not in unused_keys(config, iqn_blocks.route(config))
+    assert config.nn.vis.transformer.missing_processor == "unit_224"
     given["nn"]["vis"]["transformer"]["summary_token"] = "mean"
     own = load_config(given).nn.vis.transformer
     assert own is not None
@@ -471,7 +470,7 @@ FAULTS = {
     "nn is no block": (newer() | {"nn": 3}, r"nn: found 3 \(int\); accepted: a block"),
     "flat value": (older(iqn_n="8"), r"neural_network\.iqn_n: found '8' \(str\)"),
     "flat flag": (older(use_iqn_image_head=1), r"neural_network\.use_iqn_image_head: found 1"),
-    "flat size": (older(w_downsized=8), r"too small for the 4-layer CNN"),
+    "flat size": (older(w_downsized=0), r"neural_network\.w_downsized: found 0 \(int\)"),
     "no actions": (newer() | {"inputs": {"actions": []}}, r"inputs\.actions: found \[\] \(list\)"),
     "actions missing": (newer() | {"inputs": {}}, r"inputs\.actions: missing"),
     "no inputs": ({k: v for k, v in newer().items() if k != "inputs"}, r"inputs: missing"),

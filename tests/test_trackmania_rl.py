@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 import iqn_blocks
-from iqn_blocks.blocks import NoisyLinear
+from iqn_blocks.blocks import ImpalaStem, NoisyLinear
 from iqn_blocks.errors import CheckpointError
 from iqn_blocks.interop import trackmania_rl
 from iqn_blocks.interop._transfer import split_noise
-from iqn_blocks.registry import _ENCODERS
 from tests import compare, grid
 from tests.configs import tiny, tiny_btr
-from tests.literal_trackmania import Classic
+from tests.reference.literal import Classic
+from tests.registration import forget_later
 
 GRID = grid.classic_grid()
 # Names of stem and heads do not depend on each other: each kind of heads once, stems in turn.
@@ -308,7 +308,9 @@ def test_a_state_dict_without_statistics() -> None:
         trackmania_rl.load_state_dict(net, literal.state_dict(), float_stats=False)
 
 
-def test_an_encoder_of_ones_own_has_no_names_there() -> None:
+def test_an_encoder_of_ones_own_has_no_names_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_later(monkeypatch)
+
     class Mine(nn.Module):
         state_dim = 5
 
@@ -320,11 +322,59 @@ def test_an_encoder_of_ones_own_has_no_names_there() -> None:
             return floats * self.scale
 
     iqn_blocks.register("trackmania_test")(Mine)
-    try:
-        net = iqn_blocks.build(
-            {"n_actions": 3, "float_input_dim": 5, "nn": {"topology": "trackmania_test"}}
-        )
-        with pytest.raises(CheckpointError, match=r"has no names for: encoder\.scale"):
-            trackmania_rl.to_state_dict(net)
-    finally:
-        del _ENCODERS["trackmania_test"]
+    net = iqn_blocks.build(
+        {"n_actions": 3, "float_input_dim": 5, "nn": {"topology": "trackmania_test"}}
+    )
+    with pytest.raises(CheckpointError, match=r"has no names for: encoder \(Mine\)$"):
+        trackmania_rl.to_state_dict(net)
+
+
+def _lookalike(known: type[nn.Module]) -> Callable[[Any], nn.Module]:
+    """A module with all attributes of another one, but of another class."""
+
+    def make(module: nn.Module) -> nn.Module:
+        assert type(module) is known
+        other = nn.Module()
+        other.__dict__.update(module.__dict__)
+        return other
+
+    return make
+
+
+def _subclass(module: nn.Module) -> nn.Module:
+    module.__class__ = type("Mine", (type(module),), {})
+    return module
+
+
+IMPALA = tiny(nn={"vis": {"cnn": {"use_impala_cnn": True, "impala_model_size": 1}}})
+LOOKALIKES: dict[str, tuple[dict[str, Any], str, Callable[[Any], nn.Module], str]] = {
+    "stem": (IMPALA, "encoder.stem", _lookalike(ImpalaStem), r"encoder\.stem \(Module\)$"),
+    "stage": (IMPALA, "encoder.stem.stages.1", _subclass, r"encoder\.stem\.stages\.1 \(Mine\)$"),
+    "head": (tiny(), "advantage_head", _subclass, r"advantage_head \(Mine\)$"),
+    "layer": (NOISY, "value_head.hidden.0.linear", _subclass, r"hidden\.0\.linear \(Mine\)$"),
+    "activation": (tiny(), "encoder.stem.activation", lambda _: nn.GELU(), r"activation \(GELU\)$"),
+    "whole": (tiny(), "", _subclass, r"for: the network \(Mine\)$"),
+}
+
+
+@pytest.mark.parametrize(("cfg", "path", "change", "message"), LOOKALIKES.values(), ids=LOOKALIKES)
+def test_a_part_of_another_type_has_no_names(
+    cfg: dict[str, Any], path: str, change: Callable[[Any], nn.Module], message: str
+) -> None:
+    net = iqn_blocks.build(cfg)
+    state = trackmania_rl.to_state_dict(net)
+    changed = change(net.get_submodule(path))
+    if path:
+        owner, _, leaf = path.rpartition(".")
+        setattr(net.get_submodule(owner), leaf, changed)
+    with pytest.raises(CheckpointError, match=message):
+        trackmania_rl.to_state_dict(net)
+    with pytest.raises(CheckpointError, match=message):
+        trackmania_rl.load_state_dict(net, state)
+
+
+@pytest.mark.parametrize("dueling", ["none", "at_midpoints"])
+def test_heads_that_join_in_another_way_have_no_names(dueling: str) -> None:
+    net = iqn_blocks.build(tiny(nn={"decoder": {"dueling": dueling}}))
+    with pytest.raises(CheckpointError, match=r"has no names for: the network \(IQN\)$"):
+        trackmania_rl.to_state_dict(net)

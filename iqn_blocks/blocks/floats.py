@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from iqn_blocks.blocks.activation import Activation
 from iqn_blocks.blocks.dense import HiddenLayer
+from iqn_blocks.kinds import Size
+from iqn_blocks.registry import register
 
 # What the configuration accepts too: 1/std stays finite, and so does a later ``.float()``.
 _FLOAT32 = torch.finfo(torch.float32)
@@ -94,21 +96,28 @@ class FloatNormalization(nn.Module):
         return self
 
 
+@register("mlp", slot="floats")
 class FloatMLP(nn.Module):
     """Two hidden layers over normalised scalar features: ``(B, F) -> (B, h)``.
 
     The input is cast to the parameters' dtype.
+
+    Args:
+        hidden_dim: width h of both.
+        layer_norm: LayerNorm before each activation.
+        activation: after each layer.
     """
 
     def __init__(
         self,
         n_floats: int,
-        hidden_dim: int,
+        hidden_dim: Size = 256,
         *,
         layer_norm: bool = False,
         activation: Activation = "relu",
     ) -> None:
         super().__init__()
+        self.out_dim = hidden_dim
         first = HiddenLayer(n_floats, hidden_dim, layer_norm=layer_norm, activation=activation)
         second = HiddenLayer(hidden_dim, hidden_dim, layer_norm=layer_norm, activation=activation)
         self.layers = nn.Sequential(first, second)

@@ -44,15 +44,15 @@ class NoisyLinear(nn.Module):
     def reset_noise(self, generator: torch.Generator | None = None) -> None:
         """Draw new noise ``ε = sign(z)·√|z|``, ``z ~ N(0, 1)``.
 
-        New tensors are bound, so that a graph that used the old ones keeps its backward.
+        New tensors are bound, so that a graph that used the old ones keeps its backward. In memory
+        that processes share (``share_memory()``) the noise is written in place instead, so that all
+        of them see it; there a graph must be done with before new noise is drawn.
         """
-        self.epsilon_in = self._draw(self.epsilon_in, generator)
-        self.epsilon_out = self._draw(self.epsilon_out, generator)
+        self._set_noise(*(_draw(old, generator) for old in (self.epsilon_in, self.epsilon_out)))
 
     def disable_noise(self) -> None:
         """Set the noise to zero: the layer is then ``x μ_wᵀ + μ_b``."""
-        self.epsilon_in = torch.zeros_like(self.epsilon_in)
-        self.epsilon_out = torch.zeros_like(self.epsilon_out)
+        self._set_noise(*map(torch.zeros_like, (self.epsilon_in, self.epsilon_out)))
 
     def effective_weight(self) -> tuple[Tensor, Tensor]:
         """Weight ``(out, in)`` and bias ``(out,)`` under the noise of the moment."""
@@ -69,8 +69,16 @@ class NoisyLinear(nn.Module):
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, sigma0={self.sigma0}"
 
-    @staticmethod
-    def _draw(like: Tensor, generator: torch.Generator | None) -> Tensor:
-        device = like.device if generator is None else generator.device
-        z = torch.randn(like.shape, generator=generator, device=device)
-        return (z.sign() * z.abs().sqrt()).to(like)
+    def _set_noise(self, epsilon_in: Tensor, epsilon_out: Tensor) -> None:
+        if self.epsilon_in.device.type == "cpu" and self.epsilon_in.is_shared():  # type: ignore[no-untyped-call]
+            with torch.no_grad():
+                self.epsilon_in.copy_(epsilon_in)
+                self.epsilon_out.copy_(epsilon_out)
+        else:
+            self.epsilon_in, self.epsilon_out = epsilon_in, epsilon_out
+
+
+def _draw(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    device = like.device if generator is None else generator.device
+    z = torch.randn(like.shape, generator=generator, device=device)
+    return (z.sign() * z.abs().sqrt()).to(like)

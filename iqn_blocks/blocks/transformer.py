@@ -104,9 +104,9 @@ def native_encoder(
     initialised on its own.
 
     Raises:
-        ValueError: ``n_heads`` does not divide ``d_model``.
+        ValueError: ``n_heads`` does not divide ``d_model``, and there is a layer to have them.
     """
-    if d_model % n_heads:
+    if n_layers and d_model % n_heads:
         raise ValueError(
             f"n_heads: found {n_heads}, which does not divide d_model = {d_model}; accepted: a "
             f"divisor of it; set n_heads to {nearest_divisor((d_model,), n_heads)}, or change "

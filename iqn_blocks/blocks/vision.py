@@ -20,7 +20,8 @@ class StemVision(nn.Module):
     """``projection(stem(img))``: ``(B, C, H, W) -> (B, out_dim)``.
 
     uint8 images are scaled first. ``stem`` has an integer ``out_dim``; the projection is left out
-    where that is the width asked for, or none is.
+    where that is the width asked for, or none is. A stem with an integer ``n_tokens`` gives tokens:
+    each is projected, ``(B, C, H, W) -> (B, n_tokens, out_dim)``.
     """
 
     def __init__(
@@ -28,7 +29,8 @@ class StemVision(nn.Module):
     ) -> None:
         super().__init__()
         stem_dim = cast(int, stem.out_dim)
-        self.n_tokens, self.out_dim = 1, stem_dim if out_dim is None else out_dim
+        self.n_tokens: int = getattr(stem, "n_tokens", None) or 1
+        self.out_dim = stem_dim if out_dim is None else out_dim
         self.normalization = ImageNormalization(uint8_scaling)
         self.stem = stem
         self.projection = projection(stem_dim, self.out_dim)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+from torch import Tensor
 
 from iqn_blocks.checkpoint.format import Manifest
 from iqn_blocks.config import Config
 from iqn_blocks.config.routing import parts
 from iqn_blocks.errors import CheckpointError
-from iqn_blocks.hf.loading import leads_elsewhere
+from iqn_blocks.hf.loading import items, leads_elsewhere
 from iqn_blocks.hf.models import Recipes
 
 _KEYS = {"vision": {"config", "processor"}, "trunk": {"config"}}
 
 
 def checked_recipes(
-    manifest: Manifest, path: Path, *, built_in: bool, trust_remote_code: bool
+    manifest: Manifest,
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    *,
+    built_in: bool,
+    trust_remote_code: bool,
 ) -> Recipes:
     """The recipes in ``path``, once every model can be rebuilt from them without other code.
 
@@ -39,7 +45,10 @@ def checked_recipes(
             f"{_in_words(keys)}"
         )
     # An encoder of the user's own loads models as the configuration says.
-    own = not built_in and True in _values(manifest.config.to_dict(), "trust_remote_code")
+    own = not built_in and any(
+        name == "trust_remote_code" and value is True
+        for name, value, _ in items(manifest.config.to_dict())
+    )
     given = backbones if built_in else {}
     found = next(filter(None, (leads_elsewhere(entry["config"]) for entry in given.values())), "")
     if (own or found) and not trust_remote_code:
@@ -48,9 +57,14 @@ def checked_recipes(
             f"outside this folder (its configuration holds {found or 'trust_remote_code'}); if you "
             f"have read that code, pass trust_remote_code=True"
         )
-    return {
-        name: {**entry, "trust_remote_code": trust_remote_code} for name, entry in given.items()
-    }
+    recipes = {}
+    for name, entry in given.items():
+        start = f"encoder.{name}.backbone."
+        sizes = {k.removeprefix(start): t.shape for k, t in tensors.items() if k.startswith(start)}
+        recipes[name] = {**entry, "trust_remote_code": trust_remote_code}
+        if not trust_remote_code:  # such code may not run on meta, where sizes are compared
+            recipes[name]["sizes"] = sizes
+    return recipes
 
 
 def _expected(config: Config) -> dict[str, set[str]]:
@@ -61,14 +75,3 @@ def _expected(config: Config) -> dict[str, set[str]]:
 
 def _in_words(keys: dict[str, set[str]]) -> str:
     return ", ".join(f"{name} ({', '.join(sorted(k))})" for name, k in keys.items()) or "none"
-
-
-def _values(data: Any, key: str) -> Iterator[Any]:
-    """The values of ``key`` at any depth of plain data."""
-    if isinstance(data, dict):
-        if key in data:
-            yield data[key]
-        data = list(data.values())
-    if isinstance(data, list):
-        for item in data:
-            yield from _values(item, key)

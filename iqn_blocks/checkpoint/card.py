@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from iqn_blocks.checkpoint.saving import config_of
+from iqn_blocks._version import VERSION
 from iqn_blocks.describe import describe
-from iqn_blocks.network import IQN
+from iqn_blocks.network import IQN, config_of
 
 _LONGEST_LIST = 8  # numbers; longer ones are in config.json
 
@@ -32,7 +33,7 @@ An implicit quantile network ([arXiv:1806.06923](https://arxiv.org/abs/1806.0692
 ```python
 import iqn_blocks
 
-net = iqn_blocks.from_pretrained("{repo_id}").eval()
+net = iqn_blocks.from_pretrained({repo_id}).eval()
 img, floats = net.example_inputs(batch=2)
 q, tau = net(img, floats, num_quantiles={quantiles})
 actions = net.q_values(img, floats).argmax(-1)
@@ -62,20 +63,20 @@ actions = net.q_values(img, floats).argmax(-1)
 
 def model_card(net: IQN, repo_id: str) -> str:
     """The text of ``README.md``: how to load, shapes, parameters by stage, configuration."""
-    import iqn_blocks
-
     parameters = list(net.parameters())
+    title, quoted = repo_id.rpartition("/")[2], json.dumps(repo_id)
     return _CARD.format(
-        title=repo_id.rpartition("/")[2],
-        repo_id=repo_id,
-        version=iqn_blocks.__version__,
+        title=title if re.fullmatch(r"[\w.-]+", title) else _code(quoted),
+        repo_id=quoted,
+        version=VERSION,
         total=sum(p.numel() for p in parameters),
         frozen=sum(p.numel() for p in parameters if not p.requires_grad),
         quantiles=config_of(net).nn.iqn.n,
         shapes="\n".join(_shape_rows(net)),
         stages=describe(net),
         keys="\n".join(
-            f"| `{key}` | {_cell(value)} |" for key, value in _flat(config_of(net).to_dict())
+            f"| {_code(json.dumps(key, ensure_ascii=False)[1:-1])} | {_cell(value)} |"
+            for key, value in _flat(config_of(net).to_dict())
         ),
     )
 
@@ -110,5 +111,9 @@ def _flat(data: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]
 def _cell(value: object) -> str:
     if isinstance(value, list) and len(value) > _LONGEST_LIST:
         return f"{len(value)} values, see `config.json`"
-    text = json.dumps(value, ensure_ascii=False).replace("`", "'").replace("|", "\\|")
-    return f"`{text}`"
+    return _code(json.dumps(value, ensure_ascii=False))
+
+
+def _code(text: str) -> str:
+    """JSON, which has no line breaks, as code in a cell of a table."""
+    return "`" + text.replace("`", "'").replace("|", "\\|") + "`"

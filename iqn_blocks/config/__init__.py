@@ -6,10 +6,11 @@ from iqn_blocks.config.fusion import Encoder, HfEmbedding
 from iqn_blocks.config.heads import Decoder, HeadSlot, Quantiles
 from iqn_blocks.config.inputs import Cnn, FloatInputs, FloatMlp, ImageSize, Transformer, Vision
 from iqn_blocks.config.loading import load_config, parse
+from iqn_blocks.config.merge import list_presets
 from iqn_blocks.config.part import Part
 from iqn_blocks.config.routing import (
     TOPOLOGIES,
-    float_hidden_dim,
+    floats_part,
     route,
     stem_part,
     trunk,
@@ -37,7 +38,8 @@ __all__ = [
     "Quantiles",
     "Transformer",
     "Vision",
-    "float_hidden_dim",
+    "floats_part",
+    "list_presets",
     "load_config",
     "parse",
     "route",

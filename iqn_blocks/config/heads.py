@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from iqn_blocks.config.block import Block
 from iqn_blocks.config.part import Chooser, Part, PartOf, PartsOf
-from iqn_blocks.kinds import Bool, Choice, Count, NotNegative, Size
+from iqn_blocks.kinds import Bool, Choice, Count, Layers, NotNegative, Size
 from iqn_blocks.registry import Slot
 
+Fractions = Literal["sampled", "fqf"]
 SharedInput = Literal["post_tau"]
+DuelingOrNone = Literal["per_level", "at_midpoints", "none"]
 
 
 class Quantiles(Block):
@@ -22,8 +24,14 @@ class Quantiles(Block):
     cosine_start: Count = Field(
         default=1, description="First cosine index i; the last is i + E - 1."
     )
+    n_layers: Layers = Field(default=1, description="Layers of the projection of τ.")
     mixer: Annotated[str | Part, PartOf(slot="mixer")] = Field(
         default="hadamard", description="What brings state and embedding of τ together."
+    )
+    fractions: Annotated[Fractions, Choice.of(Fractions)] = Field(
+        default="sampled",
+        description="Where τ comes from that a call does not give: drawn, or n fractions that a "
+        "layer proposes for each state (FQF, arXiv:1911.02140), for q_values too.",
     )
     n: Size = Field(default=8, description="Quantiles K of a call that names none.")
     k: Size = Field(default=32, description="Midpoint quantiles that q_values averages over.")
@@ -67,6 +75,12 @@ class HeadSlot(Chooser):
         default=(), description="The part, under its name."
     )
 
+    if TYPE_CHECKING:  # the parts that come with the library, so that editors know their names
+        mlp: Any = None
+        simba: Any = None
+        simba_v2: Any = None
+        transformer: Any = None
+
     @classmethod
     def fill(cls, keys: dict[Any, Any]) -> dict[Any, Any]:
         cls.collect(keys)
@@ -82,7 +96,8 @@ class HeadSlot(Chooser):
         return {
             key: value
             for key, value in given.items()
-            if (type(value), value) != (type(_NO_BACKBONE.get(key)), _NO_BACKBONE.get(key))
+            if key not in _NO_BACKBONE
+            or (type(value), value) != (type(_NO_BACKBONE[key]), _NO_BACKBONE[key])
         }
 
     @property
@@ -109,6 +124,11 @@ class Decoder(Block):
     dense_hidden_dimension: Size = Field(
         default=1024,
         description="Twice the default width of a head; in multimodal networks the state width D.",
+    )
+    dueling: Annotated[DuelingOrNone, Choice.of(DuelingOrNone)] = Field(
+        default="per_level",
+        description="How the heads join: advantages centred at each level, or by their mean over "
+        "nn.iqn.k midpoints, which keeps heads that rise with τ rising; none builds no value head.",
     )
     shared_trunk_freeze: Bool = Field(default=False, description="For trainers; never read here.")
     advantage: HeadSlot = Field(default_factory=HeadSlot, description="Advantage head.")

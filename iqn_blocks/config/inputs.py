@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,7 @@ from iqn_blocks.kinds import Bool, Choice, LayersOrNone, Probability, Size, Stri
 from iqn_blocks.registry import Slot
 
 FusionTokens = Literal["summary", "patch_tokens"]
+MissingProcessor = Literal["model", "unit_224"]
 
 
 class ImageSize(Block):
@@ -108,6 +109,12 @@ class Transformer(Block):
         "or with auto the first of a model with a class token and else the mean. Read from "
         "vis.transformer.",
     )
+    missing_processor: Annotated[MissingProcessor, Choice.of(MissingProcessor)] = Field(
+        default="model",
+        description="Pixels for a vision model with neither processor file nor image size in its "
+        "configuration (timm's): as the model's own data says, or 224 x 224 in [0, 1] without mean "
+        "and std. Read from vis.transformer.",
+    )
 
 
 class Vision(Chooser):
@@ -138,6 +145,14 @@ class Vision(Chooser):
         default=(), description="Any other stem, under its name."
     )
 
+    if TYPE_CHECKING:  # the parts that come with the library, so that editors know their names
+        conv: Any = None
+        hadamax: Any = None
+        impala: Any = None
+        impoola: Any = None
+        minatar: Any = None
+        nature: Any = None
+
     @classmethod
     def fill(cls, keys: dict[Any, Any]) -> dict[Any, Any]:
         cls.collect(keys)
@@ -152,10 +167,23 @@ class FloatMlp(Block):
     hidden_dim: Size = Field(default=256, description="Width h of its two layers.")
 
 
-class FloatInputs(Block):
-    """Branch of the float inputs."""
+class FloatInputs(Chooser):
+    """Branch of the float inputs: the float MLP, or another part by its name."""
+
+    slot: ClassVar[Slot] = "floats"
 
     freeze: Bool = Field(
         default=False, description="Do not train the float MLP (and in hf_vision its projection)."
     )
     mlp: FloatMlp = Field(default_factory=FloatMlp, description="The float MLP.")
+    parts: Annotated[tuple[Part, ...], PartsOf(slot="floats")] = Field(
+        default=(), description="Another part in its place, under its name."
+    )
+    if TYPE_CHECKING:  # as in Vision
+        simba: Any = None
+        simba_v2: Any = None
+
+    @classmethod
+    def fill(cls, keys: dict[Any, Any]) -> dict[Any, Any]:
+        cls.collect(keys)
+        return keys

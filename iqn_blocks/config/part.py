@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from pydantic_core import PydanticCustomError, core_schema
 
 from iqn_blocks.config.block import Block
-from iqn_blocks.kinds import Kind, fault
+from iqn_blocks.kinds import Json, Kind, fault
 from iqn_blocks.plain import FrozenMapping, show, thaw
 from iqn_blocks.registry import Slot, find_part, list_parts, options_of, read_options
 
 if TYPE_CHECKING:
-    from pydantic import GetCoreSchemaHandler
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 
 # Options that a part gets from keys of the whole network, where it takes them and they are not
 # given: see iqn_blocks.build.
@@ -70,6 +70,24 @@ def read_part(slot: Slot, name: str, given: object, path: str = "") -> Part:
     return Part(name, {**_defaults(slot, name), **values})
 
 
+def part_schema(slot: Slot, name: str) -> Json:
+    """The JSON Schema of a part's options."""
+    part = find_part(slot, name)
+    options = {k: o for k, o in options_of(part, slot).items() if o.kind is not None}
+    properties = {
+        key: cast(Kind, option.kind).schema_or_null() | {"description": option.meaning}
+        for key, option in options.items()
+    }
+    summary = (part.__doc__ or "").strip().partition("\n")[0]
+    return {
+        "type": ["object", "null"],
+        "description": summary,
+        "properties": properties,
+        "required": [key for key, option in options.items() if option.is_required],
+        "additionalProperties": False,
+    }
+
+
 def _faults(found: list[tuple[str, str]]) -> PydanticCustomError:
     return PydanticCustomError("part", "faults in a part", {"faults": found})
 
@@ -87,6 +105,7 @@ class PartKind(Kind):
 class PartOf(PartKind):
     """A part of ``slot``: its bare name, or its name over its options."""
 
+    holds_part: ClassVar[bool] = True
     slot: Slot = "trunk"
 
     @property
@@ -107,6 +126,17 @@ class PartOf(PartKind):
     def plain(self, value: Any) -> Any:
         return {value.name: thaw(value.options)} if isinstance(value, Part) else value
 
+    def schema(self) -> Json:
+        names = list_parts(self.slot)
+        over_options = {
+            "type": "object",
+            "properties": {name: part_schema(self.slot, name) for name in names},
+            "additionalProperties": False,
+            "minProperties": 1,
+            "maxProperties": 1,
+        }
+        return {"anyOf": [{"enum": names}, over_options]}
+
 
 @dataclass(frozen=True)
 class OptionsOf(PartKind):
@@ -125,6 +155,9 @@ class OptionsOf(PartKind):
 
     def plain(self, value: Any) -> Any:
         return thaw(value.options)
+
+    def schema(self) -> Json:
+        return part_schema(self.slot, self.name)
 
 
 @dataclass(frozen=True)
@@ -180,6 +213,10 @@ class Chooser(Block):
         return [*own, *(name for name in list_parts(cls.slot) if name not in own)]
 
     @classmethod
+    def choices(cls) -> set[str]:
+        return {*list_parts(cls.slot), *cls.branches}
+
+    @classmethod
     def collect(cls, keys: dict[Any, Any]) -> None:
         """Move the keys that name a part under ``parts``; one that is null is none."""
         chosen = {
@@ -205,6 +242,25 @@ class Chooser(Block):
             parts: tuple[Part, ...] = self.__dict__.get("parts", ())
             return next((part for part in parts if part.name == name), None)
         return super().__getattr__(name)  # type: ignore[misc]  # pydantic hides it from checkers
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> Json:
+        reference = super().__get_pydantic_json_schema__(core, handler)
+        block = handler.resolve_ref_schema(reference)
+        keys = block["properties"]
+        del keys["parts"]
+        names = [name for name in list_parts(cls.slot) if name not in keys]
+        for name in names:
+            keys[name] = part_schema(cls.slot, name)
+            options = keys[name]["properties"]
+            for alias, option in cls.part_aliases.get(name, {}).items():
+                options[alias] = options[option]
+        inner = dict(block)
+        block.clear()
+        block["anyOf"] = [{"enum": names}, inner]
+        return reference
 
     def __repr_args__(self) -> Iterator[tuple[str, Any]]:
         for name, value in super().__repr_args__():

@@ -56,7 +56,7 @@ def _set_keys(block: Block, above: str = "") -> Iterator[tuple[str, Block, str]]
         path, value = f"{above}{name}", block.__dict__[name]
         default = field.get_default(call_default_factory=True)
         if isinstance(value, Block):
-            inside = list(_set_keys(value, f"{path}."))
+            inside = [] if value == default else list(_set_keys(value, f"{path}."))
             # `cnn` is there by default, whatever its field says.
             asked_for = default is None and not isinstance(value, Cnn)
             yield from inside or ([(path, block, name)] if asked_for else [])
@@ -66,8 +66,10 @@ def _set_keys(block: Block, above: str = "") -> Iterator[tuple[str, Block, str]]
                     yield f"{path}.{option}", block, name
         elif isinstance(block, Chooser) and name == "parts":
             for part in value:
-                for option in part.given(block.slot):
-                    yield f"{above}{part.name}.{option}", block, name
+                given = [f"{part.name}.{option}" for option in part.given(block.slot)]
+                by_default = part in type(block)().__dict__[name]
+                for key in given or [part.name] * (not by_default):
+                    yield f"{above}{key}", block, name
         elif field.is_required() or value not in (default, _default_of_stem(path)):
             yield path, block, name
 

@@ -111,12 +111,15 @@ def stem_part(config: Config) -> Part:
     return Part("impala" if impala else "conv", options)
 
 
-def float_hidden_dim(config: Config) -> int:
-    """Width h of the float MLP; multimodal networks prefer ``nn.encoder.mlp``."""
-    override = config.nn.encoder.mlp
-    if config.nn.fusion_mode != "none" and override is not None:
-        return override.hidden_dim
-    return config.nn.float.mlp.hidden_dim
+def floats_part(config: Config) -> Part:
+    """The float branch with its options: a part by name, or the float MLP.
+
+    In multimodal networks ``nn.encoder.mlp`` takes the place of ``nn.float.mlp``.
+    """
+    if config.nn.float.parts:
+        return config.nn.float.parts[0]
+    override = config.nn.encoder.mlp if config.nn.fusion_mode != "none" else None
+    return Part("mlp", {"hidden_dim": (override or config.nn.float.mlp).hidden_dim})
 
 
 class Parts(NamedTuple):

@@ -44,7 +44,8 @@ def cross_faults(config: Config) -> list[str]:
 
 
 def _one_of_two(config: Config) -> Iterator[str]:
-    chosen = {"nn.vis": _stems(config)}
+    floats = [part.name for part in config.nn.float.parts]
+    chosen = {"nn.vis": _stems(config), "nn.float": floats}
     chosen |= {f"nn.decoder.{n}": [part.name for part in s.parts] for n, s in _slots(config)}
     for path, names in chosen.items():
         if len(names) > 1:
@@ -161,8 +162,8 @@ def _trunk(config: Config, p: Parts) -> Iterator[str]:
                 "nn.encoder.transformer.use_hf_backbone true; accepted: one of them; set "
                 "fusion_encoder to hf_embedding, or use_hf_backbone to false"
             )
-    if p.trunk != "hf_embedding":
-        return
+    if p.trunk != "hf_embedding" or not isinstance(encoder.fusion_encoder, str | None):
+        return  # where it stands over its options, they are all there is
     if not own_path and not t.model_name_or_path:
         yield (
             "nn.encoder.hf_embedding.model_name_or_path: found '', and "

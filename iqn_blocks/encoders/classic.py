@@ -7,9 +7,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from iqn_blocks.blocks import FloatMLP, ImageNormalization, orthogonal_
+from iqn_blocks.blocks import ImageNormalization, orthogonal_
 from iqn_blocks.config import Config
-from iqn_blocks.encoders.common import build_normalization, build_stem
+from iqn_blocks.encoders.common import build_floats, build_normalization, build_stem, given
 from iqn_blocks.registry import register
 
 
@@ -31,15 +31,15 @@ class ClassicEncoder(nn.Module):
             self.state_dim += cast(int, self.stem.out_dim)
         self.float_mlp = None
         if config.float_input_dim:
-            hidden_dim = nn_config.float.mlp.hidden_dim
             self.float_normalization = build_normalization(config)
-            self.float_mlp = FloatMLP(
-                config.float_input_dim,
-                hidden_dim,
-                layer_norm=config.btr.use_layer_norm,
-                activation=nn_config.activation,
+            self.float_mlp = build_floats(
+                config,
+                {
+                    "layer_norm": lambda _: config.btr.use_layer_norm,
+                    "activation": lambda _: nn_config.activation,
+                },
             )
-            self.state_dim += hidden_dim
+            self.state_dim += cast(int, self.float_mlp.out_dim)
         for part, branch in ((self.stem, nn_config.vis), (self.float_mlp, nn_config.float)):
             if part is not None:
                 if nn_config.init == "orthogonal":
@@ -49,9 +49,7 @@ class ClassicEncoder(nn.Module):
     def forward(self, img: Tensor | None, floats: Tensor | None) -> Tensor:
         parts = []
         if self.stem is not None:
-            assert img is not None
-            parts.append(self.stem(self.image_normalization(img)))
+            parts.append(self.stem(self.image_normalization(given(img, "img"))))
         if self.float_mlp is not None:
-            assert floats is not None
-            parts.append(self.float_mlp(self.float_normalization(floats)))
+            parts.append(self.float_mlp(self.float_normalization(given(floats, "floats"))))
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]

@@ -4,37 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
-from iqn_blocks.blocks import FloatMLP, FloatNormalization, native_encoder
-from iqn_blocks.config import Config, Transformer, float_hidden_dim, stem_part, trunk_part
+from iqn_blocks.blocks import FloatNormalization, native_encoder
+from iqn_blocks.config import Config, Transformer, floats_part, stem_part, trunk_part
 from iqn_blocks.errors import ConfigError
 from iqn_blocks.hf import Models
-from iqn_blocks.make import make_part
+from iqn_blocks.make import Shared, make_part
 
 
-def build_stem(config: Config) -> nn.Module:
+def build_stem(config: Config, *, tokens: bool = False) -> nn.Module:
     """The image stem that ``nn.vis`` describes; it has an integer ``out_dim``.
 
+    ``tokens`` says whether a sequence of them can be used in the place of one vector.
+
     Raises:
-        ConfigError: the stem refuses the image or its options, or has no such width.
+        ConfigError: the stem refuses the image or its options, has no such width, or gives tokens
+            where they cannot be used.
     """
-    vis = config.nn.vis
+    vis, part = config.nn.vis, stem_part(config)
     stem: nn.Module = make_part(
         "stem",
-        stem_part(config),
+        part,
         vis.in_channels,
         (vis.image_size.height, vis.image_size.width),
         path="nn.vis",
         shared={"activation": lambda _: config.nn.activation},
         keys={"image_size": "nn.vis.image_size", "in_channels": "nn.vis.in_channels"},
     )
-    if not isinstance(getattr(stem, "out_dim", None), int):
+    if getattr(stem, "n_tokens", None) is not None and not tokens:
         raise ConfigError(
-            f"nn.vis: the stem {type(stem).__name__} must have an integer out_dim; set "
-            f"self.out_dim in its __init__"
+            f"nn.vis.{part.name}: found a stem that gives tokens, where the network takes one "
+            f"vector; accepted: the readout flatten, max or avg; set it, or build a network of "
+            f"tokens (nn.fusion_mode: unified, or post_concat with nn.encoder.post_concat_layout: "
+            f"token_sequence)"
         )
-    return stem
+    return with_out_dim(stem, f"nn.vis.{part.name}")
+
+
+def with_out_dim(module: nn.Module, path: str) -> nn.Module:
+    """The same module, once it is known to have an integer ``out_dim``."""
+    if not isinstance(getattr(module, "out_dim", None), int):
+        raise ConfigError(
+            f"{path}: {type(module).__name__} must have an integer out_dim; set self.out_dim in "
+            f"its __init__"
+        )
+    return module
 
 
 def build_trunk(config: Config, n_tokens: int, models: Models | None) -> nn.Module:
@@ -58,9 +73,19 @@ def build_normalization(config: Config) -> FloatNormalization:
     )
 
 
-def build_float_mlp(config: Config) -> FloatMLP:
-    """The ReLU perceptron over floats that hf_vision and multimodal networks have."""
-    return FloatMLP(config.float_input_dim, float_hidden_dim(config))
+def build_floats(config: Config, shared: Shared | None = None) -> nn.Module:
+    """The branch of the normalised floats, by default a perceptron; has an integer ``out_dim``.
+
+    ``shared`` fills options that it has and nobody set.
+
+    Raises:
+        ConfigError: the part refuses its options, or has no such width.
+    """
+    part = floats_part(config)
+    floats: nn.Module = make_part(
+        "floats", part, config.float_input_dim, path="nn.float", shared=shared
+    )
+    return with_out_dim(floats, f"nn.float.{part.name}")
 
 
 def native_or_identity(block: Transformer) -> nn.Module:
@@ -74,6 +99,17 @@ def native_or_identity(block: Transformer) -> nn.Module:
         ff_mult=block.ff_mult,
         dropout=block.dropout,
     )
+
+
+def given(x: Tensor | None, name: str) -> Tensor:
+    """The input of that name.
+
+    Raises:
+        TypeError: there is none.
+    """
+    if x is None:
+        raise TypeError(f"{name}: this encoder reads it, got None; pass a tensor")
+    return x
 
 
 def freeze(encoder: nn.Module, groups: Mapping[str, bool], *, others: bool = False) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from iqn_blocks.config import Config
 from iqn_blocks.errors import ConfigError
 from iqn_blocks.hf import Models, PixelSpec, PixelValues
-from iqn_blocks.hf.processor import PROCESSOR_FILE
+from iqn_blocks.hf.processor import PROCESSOR_FILE, UNIT_224, timm_processor
 
 
 def vision_backbone(
@@ -27,6 +27,9 @@ def vision_backbone(
     trust = block.trust_remote_code
     model = models.get("vision", path, "pixel_values", key=key, trust_remote_code=trust)
     processor = models.processor(path, key=key)
+    by_model = block.missing_processor == "model"
+    if not processor and getattr(model.config, "image_size", None) is None:
+        processor = timm_processor(model) if by_model else UNIT_224
     try:
         spec = PixelSpec.from_processor(processor, getattr(model.config, "image_size", None))
     except ValueError as error:

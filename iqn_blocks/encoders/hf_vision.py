@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from iqn_blocks.config import Config
 from iqn_blocks.encoders.common import (
-    build_float_mlp,
+    build_floats,
     build_normalization,
     freeze,
     native_or_identity,
@@ -40,8 +42,8 @@ class HFVisionEncoder(nn.Module):
             out_dim=block.d_model,
         )
         self.float_normalization = build_normalization(config)
-        self.float_mlp = build_float_mlp(config)
-        self.float_projection = nn.Linear(config.nn.float.mlp.hidden_dim, block.d_model)
+        self.float_mlp = build_floats(config)
+        self.float_projection = nn.Linear(cast(int, self.float_mlp.out_dim), block.d_model)
         floats_frozen = config.nn.float.freeze
         freeze(
             self,

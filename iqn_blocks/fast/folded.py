@@ -88,8 +88,10 @@ class InferenceIQN(nn.Module):
 
         Arguments and errors are those of :meth:`refresh`.
         """
+        if not self.folded.folds:  # the value head is a part of its own there
+            return self.refresh(net, in_place=in_place)
         self._check(net)
-        heads = _frozen(net, lambda n: both_heads(n.value_head, n.advantage_head), noise=self.noise)
+        heads = _frozen(net, folded_heads, noise=self.noise)
         self._replace(self.folded, "advantage_head", heads, in_place)
 
     def _check(self, net: IQN) -> None:
@@ -125,29 +127,49 @@ class FoldedIQN(IQN):
     phi: Tensor
 
     def __init__(self, net: IQN) -> None:
+        folds = folds_heads(net)
         super().__init__(
             plain_copy(net.encoder),
             plain_copy(net.tau_embedding),
             plain_copy(net.mixer),
-            value_head=nn.Identity(),
-            advantage_head=both_heads(net.value_head, net.advantage_head),
+            value_head=None if folds or net.value_head is None else plain_copy(net.value_head),
+            advantage_head=folded_heads(net),
+            dueling=net.dueling,
+            fractions=None if net.fractions is None else plain_copy(net.fractions),
             n=net.n,
             k=net.k,
             inputs=net.inputs,
             config=net.config,
         )
+        self.folds = folds
         self.register_buffer("phi", net.tau_embedding(net.acting_tau()))
 
     def quantile_values(self, state: Tensor, tau: Tensor, num_quantiles: int) -> Tensor:
         """As :meth:`IQN.quantile_values`."""
+        if not self.folds:
+            return super().quantile_values(state, tau, num_quantiles)
         q: Tensor = self.advantage_head(self.mixer(state, self.tau_embedding(tau), num_quantiles))
         return q
 
     def mean_values(self, state: Tensor, tau: Tensor | None = None) -> Tensor:
         """As :meth:`IQN.mean_values`; the heads take the mean where it is cheapest."""
+        if not self.folds:
+            return super().mean_values(state, tau)
         phi = self.phi if tau is None else self.tau_embedding(tau)
         q: Tensor = self.advantage_head(self.mixer(state, phi, len(phi)), mean_over=len(phi))
         return q
+
+
+def folds_heads(net: IQN) -> bool:
+    """Whether both heads and the dueling of a network are one part in its copy."""
+    return net.value_head is not None and net.dueling == "per_level" and net.fractions is None
+
+
+def folded_heads(net: IQN) -> nn.Module:
+    """Both heads as one part, or the advantage head alone where the network's dueling is kept."""
+    if folds_heads(net) and net.value_head is not None:
+        return both_heads(net.value_head, net.advantage_head)
+    return plain_copy(net.advantage_head)
 
 
 def fold(net: IQN, *, noise: bool = True) -> FoldedIQN:

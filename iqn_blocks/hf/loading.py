@@ -11,8 +11,10 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from iqn_blocks.errors import ConfigError
+from iqn_blocks.plain import show
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -43,6 +46,12 @@ _LEADS_ELSEWHERE = frozenset(
         "configuration_files",  # another configuration
     }
 )
+# Keys that say how many modules or entries there are.
+_COUNTS = re.compile(r"(^|_)(layers?|depths?|blocks|stages|levels|experts|groups|labels)(_|$)")
+_FEW = 1000  # modules that are made within a second
+_SPARE = (
+    2**29
+)  # elements of what a model is made with but a network leaves out: embeddings of words
 # What computes with PyTorch alone; any other implementation may be code of the hub.
 _PLAIN = (None, "eager", "sdpa", "flex_attention", "grouped_mm", "batched_mm")
 
@@ -89,20 +98,26 @@ def model_from_config(
     path: str = "",
     key: str = "path",
     trust_remote_code: bool = False,
+    sizes: Mapping[str, Sequence[int]] | None = None,
 ) -> PreTrainedModel:
     """The model that a configuration describes (``model.config.to_dict()``), with random weights.
 
     Nothing is read or downloaded; only a model with code of its own needs that code, from ``path``.
-    Build it on a real device: buffers that are not saved are computed here.
+    Build it on a real device: buffers that are not saved are computed here. Where the ``sizes`` of
+    its tensors are known, nothing is allocated for a model that does not have them.
 
     Raises:
         ConfigError: transformers does not know the model, cannot build it, or would need more than
-            the configuration, which ``trust_remote_code`` does not allow.
+            the configuration, which ``trust_remote_code`` does not allow; or its sizes are others.
     """
     from transformers import AutoConfig, AutoModel
 
     config = dict(config)
     _refuse_elsewhere(config, path, key, trust_remote_code)
+    expected = "a configuration that fits the saved tensors"
+    if sizes is not None:
+        with explained(key, path, "its saved configuration is too large", expected):
+            _check_counts(config, max(len(sizes), _FEW))
     if "auto_map" in config:
         kind = type(_read_config(path, key, trust_remote_code))
         parsed = kind.from_dict({**config, "_name_or_path": path})
@@ -121,6 +136,10 @@ def model_from_config(
         )
 
     with explained(key, path, "its model cannot be built", "a model that AutoModel knows"):
+        if sizes is not None:
+            with torch.device("meta"):
+                hollow = _with_sdpa(make)
+            _check_sizes(hollow, sizes)
         model = _with_sdpa(make)
     return _ready(model, takes, path, key)
 
@@ -130,29 +149,54 @@ def leads_elsewhere(config: object) -> str:
 
     ``config`` is what a file holds, or what transformers has made of it: keys may change names.
     """
-    from transformers import PretrainedConfig
+    for name, value, outermost in items(config):
+        # Attention of the whole model is chosen below, whatever its configuration says.
+        chosen = outermost and "attn_implementation" in name
+        if (
+            (name in _LEADS_ELSEWHERE and value and not _is_plain_name(name, value))
+            or ("implementation" in name and value not in _PLAIN and not chosen)
+            or name.startswith("__")  # Python's own attributes, such as __dict__
+        ):
+            return name
+    return ""
 
-    outer = vars(config) if isinstance(config, PretrainedConfig) else config
-    pending: list[Any] = [outer]
+
+def _is_plain_name(key: str, value: object) -> bool:
+    """Whether it names an architecture inside timm, and no place such as ``hf-hub:owner/name``."""
+    return key == "architecture" and isinstance(value, str) and not set(":/\\") & set(value)
+
+
+def items(config: object) -> Iterator[tuple[str, Any, bool]]:
+    """Key and value of every block at any depth, and whether the block is the outermost."""
+    pending: list[tuple[Any, bool]] = [(config, True)]
     while pending:
-        block = pending.pop()
-        if isinstance(block, PretrainedConfig):
+        block, outermost = pending.pop()
+        if hasattr(block, "attribute_map"):  # a PretrainedConfig
             block = vars(block)
         if isinstance(block, Mapping):
-            for key, value in block.items():
-                name = str(key)
-                # Attention of the whole model is chosen below, whatever its configuration says.
-                chosen = block is outer and "attn_implementation" in name
-                if (
-                    (name in _LEADS_ELSEWHERE and value)
-                    or ("implementation" in name and value not in _PLAIN and not chosen)
-                    or name.startswith("__")  # Python's own attributes, such as __dict__
-                ):
-                    return name
-            pending += block.values()
-        elif isinstance(block, list | tuple):
-            pending += block
-    return ""
+            yield from ((str(key), value, outermost) for key, value in block.items())
+            block = list(block.values())
+        if isinstance(block, list | tuple):
+            pending += ((value, False) for value in block)
+
+
+def _check_counts(config: Mapping[str, Any], most: int) -> None:
+    """Raise ValueError where making so many modules would take for ever."""
+    for name, value, _ in items(config):
+        counts = value if isinstance(value, list) else [value]
+        if _COUNTS.search(name) and any(type(n) is int and n > most for n in counts):
+            raise ValueError(f"{name}: expected at most {most}, found {show(value)}")
+
+
+def _check_sizes(model: torch.nn.Module, sizes: Mapping[str, Sequence[int]]) -> None:
+    """Raise ValueError where a model of no memory would not fit tensors of these sizes."""
+    spare = sum(map(math.prod, sizes.values())) + _SPARE
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if name in sizes and tuple(sizes[name]) != tuple(tensor.shape):
+            raise ValueError(f"{name} is {tuple(tensor.shape)}, saved is {tuple(sizes[name])}")
+        spare -= 0 if name in sizes else tensor.numel()
+        if spare < 0:
+            raise ValueError(f"{name} is {tuple(tensor.shape)}, too large for what is saved")
 
 
 def _refuse_elsewhere(config: object, path: str, key: str, trust_remote_code: bool) -> None:
@@ -215,9 +259,12 @@ def explained(key: str, path: str, what: str, accepted: str) -> Iterator[None]:
         yield
     except Exception as error:  # many types, each meaning the same here
         reason = " ".join(str(error).split())
+        hint = ""
+        if isinstance(error, ImportError) and "timm" in reason:
+            hint = "; it is a model of timm: pip install 'iqn-blocks[timm]'"
         raise ConfigError(
             f"{key}: found {path!r}; {what} ({type(error).__name__}: {reason[:300]}); accepted: "
-            f"{accepted}"
+            f"{accepted}{hint}"
         ) from error
 
 
@@ -277,5 +324,7 @@ def _ready(model: Any, takes: Input, path: str, key: str) -> PreTrainedModel:
     model.config.return_dict = True
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False
+    if hasattr(model.config, "do_pooling"):  # timm's: nobody reads the pooled output
+        model.config.do_pooling = False
     model.train()
     return model  # type: ignore[no-any-return]

@@ -17,7 +17,8 @@ from iqn_blocks.registry import register
 
 # What HF parts are rebuilt from without their weights, by the name of the part in the encoder
 # ("vision", "trunk"): {"config": …, "processor": …}, plain data. Whoever rebuilds them from a file
-# of somebody else adds their own word on trust_remote_code; the configuration's does not count.
+# of somebody else adds their own word on trust_remote_code, for the configuration's does not count,
+# and the sizes of the tensors in that file.
 Recipes = Mapping[str, Mapping[str, Any]]
 
 
@@ -55,7 +56,12 @@ class Models:
                 else:
                     trust = recipe.get("trust_remote_code", False)
                     model = model_from_config(
-                        recipe["config"], takes, path=path, key=key, trust_remote_code=trust
+                        recipe["config"],
+                        takes,
+                        path=path,
+                        key=key,
+                        trust_remote_code=trust,
+                        sizes=recipe.get("sizes"),
                     )
             self._made[part] = model, [p.requires_grad for p in model.parameters()]
         model, trained = self._made[part]

@@ -16,6 +16,8 @@ from iqn_blocks.functional import Uint8Scaling, normalize_image, wide_dtype
 from iqn_blocks.hf.loading import explained
 
 PROCESSOR_FILE = "preprocessor_config.json"
+# 224 × 224 pixels in [0, 1], without mean and std.
+UNIT_224: Mapping[str, Any] = {"size": 224, "image_mean": [0, 0, 0], "image_std": [1, 1, 1]}
 DEFAULT_MEAN = DEFAULT_STD = (0.5, 0.5, 0.5)
 
 
@@ -103,6 +105,22 @@ def read_processor(path: str, *, key: str = "path") -> dict[str, Any]:
         if not isinstance(found, dict):
             raise ValueError(f"it holds {type(found).__name__}")
     return found
+
+
+def timm_processor(model: Any) -> dict[str, Any]:
+    """A processor from the data configuration of a timm model, ``{}`` of any other model.
+
+    timm keeps ``input_size (3, H, W)``, ``mean`` and ``std`` beside the weights.
+    """
+    data = getattr(model.config, "pretrained_cfg", None)
+    data = data or getattr(getattr(model, "timm_model", None), "pretrained_cfg", None) or {}
+    size = (getattr(model.config, "model_args", None) or {}).get("img_size")
+    found = {
+        "size": size or list(data.get("input_size", ()))[1:],
+        "image_mean": list(data.get("mean", ())),
+        "image_std": list(data.get("std", ())),
+    }
+    return {key: value for key, value in found.items() if value}
 
 
 def _processor_file(path: str) -> Path | None:

@@ -12,13 +12,21 @@ recognised by their type:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from iqn_blocks.blocks import NoisyLinear, SpectralNormConv2d
+from iqn_blocks import blocks, hf
+from iqn_blocks.blocks import MapReadout, NoisyLinear, SpectralNormConv2d
+from iqn_blocks.blocks.pool import HalvingMaxPool
+from iqn_blocks.blocks.stems.impala import ImpalaStage, ResidualBlock
+from iqn_blocks.blocks.transformer import EncoderLayer, NativeEncoder, SelfAttention
+from iqn_blocks.encoders.classic import ClassicEncoder
+from iqn_blocks.encoders.hf_vision import HFVisionEncoder
+from iqn_blocks.encoders.multimodal.sequence import SequenceEncoder
+from iqn_blocks.encoders.multimodal.vector import DirectEncoder, VectorEncoder
 from iqn_blocks.errors import CheckpointError
 from iqn_blocks.network import IQN
 
@@ -29,6 +37,22 @@ SPECTRAL_PARAMETRIZATION = (
     "parametrizations.weight.0._u",
     "parametrizations.weight.0._v",
 )
+# The types that modules of the built-in networks have; other systems have names for no others.
+KNOWN: frozenset[type[nn.Module]] = frozenset(
+    {
+        IQN, ClassicEncoder, HFVisionEncoder, DirectEncoder, VectorEncoder, SequenceEncoder,
+        blocks.ConvStem, blocks.ImpalaStem, ImpalaStage, ResidualBlock, HalvingMaxPool,
+        SpectralNormConv2d, blocks.StemVision, blocks.PatchTokens, blocks.PatchVision,
+        hf.HFVisionVector, hf.HFVisionTokens, hf.PixelValues,
+        blocks.FloatNormalization, blocks.FloatMLP, blocks.DenseTokens, blocks.FeatureTokens,
+        blocks.MeanTrunk, blocks.NativeTrunk, blocks.MLPTrunk, blocks.ConvTrunk, hf.HFTrunk,
+        NativeEncoder, EncoderLayer, SelfAttention,
+        blocks.TauEmbedding, blocks.Head, blocks.IQNTransformerTrunk, blocks.HiddenLayer,
+        NoisyLinear, blocks.Hadamard, blocks.ImageNormalization,
+        nn.Linear, nn.Conv1d, nn.Conv2d, nn.LayerNorm, nn.LeakyReLU, nn.ReLU, MapReadout,
+        nn.Dropout, nn.Dropout1d, nn.Identity, nn.Sequential, nn.ModuleList,
+    }
+)  # fmt: skip
 _COMPILED = "_orig_mod"  # the part of a name that torch.compile adds
 
 
@@ -111,11 +135,15 @@ def table(net: IQN, naming: Naming) -> list[Row]:
     """One row for each tensor of the network.
 
     Raises:
-        CheckpointError: the network has parts that the other system has no name for.
+        CheckpointError: the network has parts that the other system has no name for, modules of
+            another type than those of this library among them.
     """
-    parts = naming.parts(net)
     layers = {plain_name(path): module for path, module in net.named_modules()}
-    rows, foreign = [], []
+    foreign = _foreign_modules(layers)
+    if foreign:
+        raise _no_names(naming, foreign)
+    parts = naming.parts(net)
+    rows = []
     for name, target in net.state_dict().items():
         ours = plain_name(name)
         owner, _, leaf = ours.rpartition(".")
@@ -128,10 +156,40 @@ def table(net: IQN, naming: Naming) -> list[Row]:
         theirs = theirs.removesuffix(leaf) + renamed if renamed else theirs
         rows.append(Row(ours, theirs, _their_shape(layer, ours, target, naming), target, layer))
     if foreign:
-        raise CheckpointError(
-            f"this network has parts that {naming.system} has no names for: {', '.join(foreign)}"
-        )
+        raise _no_names(naming, foreign)
     return rows
+
+
+def _foreign_modules(layers: Mapping[str, nn.Module]) -> list[str]:
+    """Path and type of the outermost modules that are not of a known type.
+
+    A subclass may compute anything under the names of its base, so that it is not known. Inside a
+    Hugging Face model names and types are those of transformers on both sides.
+    """
+    pretrained = (hf.HFVisionVector, hf.HFVisionTokens, hf.HFTrunk)
+    skipped = {f"{path}.backbone" for path, module in layers.items() if type(module) in pretrained}
+    foreign = []
+    for path, module in layers.items():
+        inside = any(path == outer or path.startswith(f"{outer}.") for outer in skipped)
+        if not (inside or (type(module) in KNOWN and _is_usual(module))):
+            skipped.add(path)
+            foreign.append(f"{path or 'the network'} ({type(module).__name__})")
+    return foreign
+
+
+def _is_usual(module: nn.Module) -> bool:
+    """Whether a module of a known type computes what other systems compute under these names."""
+    if isinstance(module, MapReadout):
+        return module.readout in ("flatten", "max")
+    if isinstance(module, IQN):
+        return module.dueling == "per_level" and module.value_head is not None
+    return True
+
+
+def _no_names(naming: Naming, foreign: Sequence[str]) -> CheckpointError:
+    return CheckpointError(
+        f"this network has parts that {naming.system} has no names for: {', '.join(foreign)}"
+    )
 
 
 def _their_path(ours: str, parts: Mapping[str, str]) -> str | None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Sequence
+from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iqn_blocks.blocks.activation import Activation, slope_below_zero
 from iqn_blocks.blocks.spectral import SpectralNormConv2d
 
-Readout = Literal["flatten", "max", "avg"]
+Readout = Literal["flatten", "max", "avg", "tokens"]
 SpectralNormScope = Literal["all", "residual"]
 
 
@@ -32,16 +34,22 @@ def conv(
     return made.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """``x (B, C, H, W)`` in that layout, as ``contiguous`` gives it, but also under ``vmap``."""
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
 class MapReadout(nn.Module):
-    """A feature map as a vector: ``(B, C, H, W) -> (B, out_dim)``.
+    """A feature map as a vector, ``(B, C, H, W) -> (B, out_dim)``, or as tokens.
 
     ``flatten`` keeps the map; ``max`` and ``avg`` first pool it to ``size × size``, as PyTorch's
-    adaptive pools do.
+    adaptive pools do. ``tokens`` gives each position as one, row by row: ``(B, H·W, C)``.
+    ``n_tokens`` is their number, None for a vector; ``out_dim`` is then their width.
 
     Args:
         map_size: ``(C, H, W)``.
-        readout: ``flatten``, ``max`` or ``avg``.
-        size: side of the pooled map.
+        readout: ``flatten``, ``max``, ``avg`` or ``tokens``.
+        size: side of the pooled map; ``flatten`` and ``tokens`` have no use for it.
 
     Raises:
         ValueError: an unknown readout.
@@ -55,11 +63,15 @@ class MapReadout(nn.Module):
         channels, height, width = map_size
         self.readout = readout
         self.size = size
-        self.out_dim = channels * (height * width if readout == "flatten" else size * size)
+        positions = {"flatten": height * width, "tokens": 1}.get(readout, size * size)
+        self.out_dim = channels * positions
+        self.n_tokens = height * width if readout == "tokens" else None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.readout == "flatten":
             return x.flatten(1)
+        if self.readout == "tokens":
+            return x.flatten(2).transpose(1, 2)
         if torch.compiler.is_exporting():
             return _pool_by_windows(x, self.readout, self.size).flatten(1)
         pool = F.adaptive_max_pool2d if self.readout == "max" else F.adaptive_avg_pool2d
@@ -67,7 +79,70 @@ class MapReadout(nn.Module):
         return pooled.flatten(1)
 
     def extra_repr(self) -> str:
-        return self.readout if self.readout == "flatten" else f"{self.readout}, size={self.size}"
+        return (
+            f"{self.readout}, size={self.size}" if self.readout in ("max", "avg") else self.readout
+        )
+
+
+class ConvStack(nn.Module):
+    """Convolutions without padding, an activation after each, and a readout.
+
+    ``(B, C, H, W) -> (B, out_dim)``, or with the readout ``tokens`` ``(B, n_tokens, out_dim)``.
+
+    Args:
+        in_channels: ``C``.
+        image_size: ``(H, W)``.
+        layers: width, kernel and stride of each convolution.
+        title: what messages call the stem.
+        activation: after each convolution.
+        spectral: spectral normalisation of every convolution.
+        readout: see :class:`MapReadout`.
+        readout_size: see :class:`MapReadout`.
+
+    Raises:
+        ValueError: an image too small to leave one position.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        image_size: tuple[int, int],
+        layers: Sequence[tuple[int, int, int]],
+        *,
+        title: str,
+        activation: Activation = "relu",
+        spectral: bool = False,
+        readout: Readout = "flatten",
+        readout_size: int = 6,
+    ) -> None:
+        super().__init__()
+        least = 1
+        for _, kernel, stride in reversed(layers):
+            least = (least - 1) * stride + kernel
+        height, width = image_size
+        if min(image_size) < least:
+            raise ValueError(
+                f"image_size: found {width} x {height} (width x height), too small for the "
+                f"{title}; accepted: at least {least} x {least}; enlarge the image, or take an "
+                f"IMPALA stem"
+            )
+        convs, channels = [], in_channels
+        for out_channels, kernel, stride in layers:
+            convs.append(conv(channels, out_channels, kernel, stride, spectral=spectral))
+            channels = out_channels
+            height, width = ((side - kernel) // stride + 1 for side in (height, width))
+        self.convs = nn.ModuleList(convs)
+        slope = slope_below_zero(activation)
+        self.activation = nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)
+        self.readout = MapReadout((channels, height, width), readout, readout_size)
+        self.out_dim, self.n_tokens = self.readout.out_dim, self.readout.n_tokens
+
+    def forward(self, img: Tensor) -> Tensor:
+        # Channels-last convolutions are the fast ones; the readout restores the C, H, W order.
+        x = channels_last(img)
+        for conv_layer in self.convs:
+            x = self.activation(conv_layer(x))
+        return cast(Tensor, self.readout(x))
 
 
 def _pool_by_windows(x: Tensor, readout: Readout, size: int) -> Tensor:

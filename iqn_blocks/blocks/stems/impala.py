@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from iqn_blocks.blocks.pool import HalvingMaxPool
-from iqn_blocks.blocks.stems.base import MapReadout, Readout, SpectralNormScope, conv
+from iqn_blocks.blocks.stems.base import MapReadout, Readout, SpectralNormScope, channels_last, conv
 from iqn_blocks.kinds import Size
 from iqn_blocks.registry import register
 
@@ -27,16 +27,23 @@ class ResidualBlock(nn.Module):
 
 
 class ImpalaStage(nn.Module):
-    """Conv k3 p1, max-pool k3 s2 p1, two residual blocks.
+    """Conv k3 p1, [LayerNorm], max-pool k3 s2 p1, two residual blocks.
 
-    ``(B, C, H, W) -> (B, C', ⌈H/2⌉, ⌈W/2⌉)``.
+    ``(B, C, H, W) -> (B, C', ⌈H/2⌉, ⌈W/2⌉)``. ``norm_size`` is the ``(H, W)`` that the LayerNorm
+    is made for; None leaves it out.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, spectral_norm: SpectralNormScope | None = None
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        spectral_norm: SpectralNormScope | None = None,
+        norm_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.conv = conv(in_channels, out_channels, 3, padding=1, spectral=spectral_norm == "all")
+        self.norm = None if norm_size is None else nn.LayerNorm((out_channels, *norm_size))
         self.pool = HalvingMaxPool()
         spectral = spectral_norm is not None
         self.blocks = nn.Sequential(
@@ -45,7 +52,10 @@ class ImpalaStage(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.blocks(self.pool(self.conv(x)))
+        x = self.conv(x)
+        if self.norm is not None:
+            x = channels_last(self.norm(x))
+        out: Tensor = self.blocks(self.pool(x))
         return out
 
 
@@ -55,11 +65,16 @@ class ImpalaStem(nn.Module):
 
     ``(B, C, H, W) -> (B, out_dim)``, with a final ReLU; ``image_size`` is ``(H, W)``.
 
+    The LayerNorm is that of the program beside arXiv:2411.03820: over all channels and positions
+    of a stage's first convolution, with a scale and a shift for each of them.
+
     Args:
-        width: ``s``.
+        width: ``s``, a factor of all channels.
+        layer_norm: LayerNorm after each stage's first convolution; this size of image alone.
         spectral_norm: spectral normalisation of every convolution (``all``), or of those inside
             residual blocks (``residual``, as in arXiv:2411.03820).
-        readout: what becomes of the last feature map; ``max`` and ``avg`` pool it.
+        readout: what becomes of the last feature map; max and avg pool it, tokens makes each
+            position a token.
         readout_size: side of the pooled map, in positions.
     """
 
@@ -69,21 +84,25 @@ class ImpalaStem(nn.Module):
         image_size: tuple[int, int],
         *,
         width: Size = 2,
+        layer_norm: bool = False,
         spectral_norm: SpectralNormScope | None = None,
         readout: Readout = "flatten",
         readout_size: Size = 6,
     ) -> None:
         super().__init__()
-        channels = (in_channels, 16 * width, 32 * width, 32 * width)
-        self.stages = nn.Sequential(
-            *(ImpalaStage(a, b, spectral_norm=spectral_norm) for a, b in pairwise(channels))
-        )
-        height, width_after = (-(-side // 8) for side in image_size)
-        self.readout = MapReadout((channels[-1], height, width_after), readout, readout_size)
-        self.out_dim = self.readout.out_dim
+        channels, size, stages = (in_channels, 16 * width, 32 * width, 32 * width), image_size, []
+        for before, after in pairwise(channels):
+            norm_size = size if layer_norm else None
+            stages.append(
+                ImpalaStage(before, after, spectral_norm=spectral_norm, norm_size=norm_size)
+            )
+            size = -(-size[0] // 2), -(-size[1] // 2)
+        self.stages = nn.Sequential(*stages)
+        self.readout = MapReadout((channels[-1], *size), readout, readout_size)
+        self.out_dim, self.n_tokens = self.readout.out_dim, self.readout.n_tokens
 
     def forward(self, img: Tensor) -> Tensor:
         # Channels-last convolutions are the fast ones; the readout restores the C, H, W order.
-        features = self.stages(img.contiguous(memory_format=torch.channels_last))
+        features = self.stages(channels_last(img))
         out: Tensor = self.readout(torch.relu_(features))
         return out

@@ -26,7 +26,9 @@ def multimodal_encoder(config: Config, models: Models | None = None) -> nn.Modul
     ``models`` says where pretrained models come from.
     """
     encoder = _MODES[config.nn.fusion_mode](config, models)
-    branches = {"vision": config.nn.vis.freeze, "float_mlp": config.nn.float.freeze}
+    branches = {"vision": config.nn.vis.freeze}
+    if list(encoder.float_mlp.parameters()):
+        branches["float_mlp"] = config.nn.float.freeze
     # The projection of transformer tokens to the fusion's width, which only a token sequence has,
     # belongs to the fusion, as in trackmania_rl.
     projections = {

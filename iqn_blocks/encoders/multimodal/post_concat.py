@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from iqn_blocks.blocks import DenseTokens, FeatureTokens
-from iqn_blocks.config import Config, float_hidden_dim, vision_branch
-from iqn_blocks.encoders.common import build_float_mlp, native_or_identity
+from iqn_blocks.config import Config, vision_branch
+from iqn_blocks.encoders.common import build_floats, native_or_identity
 from iqn_blocks.encoders.hf import vision_backbone
 from iqn_blocks.encoders.multimodal.sequence import SequenceEncoder
 from iqn_blocks.encoders.multimodal.vector import VectorEncoder
@@ -37,23 +39,23 @@ def _token_sequence(config: Config, models: Models | None) -> SequenceEncoder:
     """``[vision…, floats…]``."""
     encoder = config.nn.encoder
     block, n_floats = encoder.transformer, config.float_input_dim
-    mlp = build_float_mlp(config) if encoder.float_token_input == "mlp_hidden" else None
+    mlp = build_floats(config) if encoder.float_token_input == "mlp_hidden" else None
     float_tokens: DenseTokens | FeatureTokens
     if encoder.float_token_layout == "per_feature":
         float_tokens = FeatureTokens(n_floats, block.d_model)
     else:
-        width = n_floats if mlp is None else float_hidden_dim(config)
+        width = n_floats if mlp is None else cast(int, mlp.out_dim)
         float_tokens = DenseTokens(width, block.unified_float_tokens, block.d_model)
     return SequenceEncoder(config, _vision_tokens(config, models), mlp, float_tokens, models)
 
 
 def _vision_tokens(config: Config, models: Models | None) -> VisionModule | None:
-    """Vision tokens of the trunk's width: none, one for the stem, one or all of a transformer."""
+    """Vision tokens of the trunk's width: none, those of the stem, one or all of a transformer."""
     branch, d_model = vision_branch(config), config.nn.encoder.transformer.d_model
     if branch == "none":
         return None
     if branch == "cnn":
-        return stem_vision(config, d_model)
+        return stem_vision(config, d_model, tokens=True)
     block = config.nn.vis.transformer
     assert block is not None
     summary = block.fusion_tokens == "summary"

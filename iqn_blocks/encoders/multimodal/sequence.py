@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from iqn_blocks.blocks import DenseTokens, FeatureTokens, FloatMLP, as_tokens
+from iqn_blocks.blocks import DenseTokens, FeatureTokens, as_tokens
 from iqn_blocks.config import Config
 from iqn_blocks.encoders.common import build_normalization, build_trunk
 from iqn_blocks.encoders.multimodal.vision import VisionModule
@@ -24,7 +24,7 @@ class SequenceEncoder(nn.Module):
         self,
         config: Config,
         vision: VisionModule | None,
-        float_mlp: FloatMLP | None,
+        float_mlp: nn.Module | None,
         float_tokens: DenseTokens | FeatureTokens,
         models: Models | None,
     ) -> None:

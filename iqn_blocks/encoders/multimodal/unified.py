@@ -20,13 +20,13 @@ def unified(config: Config, models: Models | None) -> SequenceEncoder:
 
 
 def _image_tokens(config: Config, models: Models | None) -> VisionModule | None:
-    """Image tokens of the trunk's width: none, one for the stem, patches, or all of a HF model."""
+    """Image tokens of the trunk's width: none, those of the stem, patches, or all of a HF model."""
     vis, d_model = config.nn.vis, config.nn.encoder.transformer.d_model
     branch, block = vision_branch(config), vis.transformer
     if branch == "none":
         return None
     if branch == "cnn":
-        return stem_vision(config, d_model)
+        return stem_vision(config, d_model, tokens=True)
     assert block is not None
     if branch == "native_transformer":
         return PatchTokens(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
-from iqn_blocks.config import Config, float_hidden_dim
-from iqn_blocks.encoders.common import build_float_mlp, build_normalization, build_trunk
+from iqn_blocks.config import Config
+from iqn_blocks.encoders.common import build_floats, build_normalization, build_trunk
 from iqn_blocks.encoders.multimodal.vision import VisionModule
 from iqn_blocks.hf import Models
 
@@ -23,8 +25,8 @@ class FusedVector(nn.Module):
         self.vision = vision
         self.vision_dim = vision_dim
         self.float_normalization = build_normalization(config)
-        self.float_mlp = build_float_mlp(config)
-        self.fused_dim = vision_dim + float_hidden_dim(config)
+        self.float_mlp = build_floats(config)
+        self.fused_dim = vision_dim + cast(int, self.float_mlp.out_dim)
 
     def fused(self, img: Tensor | None, floats: Tensor) -> Tensor:
         """``(B, C, H, W), (B, F) -> (B, fused_dim)``."""

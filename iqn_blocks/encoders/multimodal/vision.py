@@ -41,6 +41,10 @@ def native_vision(config: Config, *, summary: bool, out_dim: int) -> PatchVision
     )
 
 
-def stem_vision(config: Config, out_dim: int | None = None) -> StemVision:
-    """The image stem, projected to ``out_dim``; its flat output as it is without one."""
-    return StemVision(build_stem(config), out_dim, uint8_scaling=config.nn.vis.uint8_scaling)
+def stem_vision(config: Config, out_dim: int | None = None, *, tokens: bool = False) -> StemVision:
+    """The image stem, projected to ``out_dim``; its flat output as it is without one.
+
+    With ``tokens`` the stem may give a sequence of them.
+    """
+    stem = build_stem(config, tokens=tokens)
+    return StemVision(stem, out_dim, uint8_scaling=config.nn.vis.uint8_scaling)

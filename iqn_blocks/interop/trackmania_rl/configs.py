@@ -114,7 +114,7 @@ def _read(given: Mapping[str, Any]) -> Config:
     faults += [*_unknown_flat(flat), *_rename_older(nn), *_faulty_float_tokens(nn)]
     if faults:
         raise ConfigError(join(faults))
-    _take_first_token(nn)
+    _prepare_pretrained_vision(nn)
     ignored = [] if "neural_network" in given else _drop_conv_keys(nn, btr)
     if btr.get("use_munchausen") is True:
         btr.setdefault("munchausen_clamp", "log_pi")
@@ -228,14 +228,19 @@ def _rename_older(nn: Block) -> list[str]:
     return faults
 
 
-def _take_first_token(nn: Block) -> None:
-    """That system takes the first token as summary also of models without a class token."""
+def _prepare_pretrained_vision(nn: Block) -> None:
+    """What that system does with pretrained vision models where the defaults here differ.
+
+    It takes the first token as summary also of models without a class token, and gives models
+    with neither processor nor image size 224 × 224 pixels in [0, 1].
+    """
     vis, encoder = nn.get("vis"), nn.get("encoder")
     if not isinstance(vis, dict) or vis.get("no_image"):
         return
     transformer = vis.get("transformer")
     if not isinstance(transformer, dict) or transformer.get("use_hf_backbone") is not True:
         return
+    transformer.setdefault("missing_processor", "unit_224")
     is_sequence = (
         nn.get("fusion_mode") == "post_concat"
         and isinstance(encoder, dict)

@@ -1,0 +1,34 @@
+"""What recurrent cores share: a memory in one tensor, and how it is forgotten."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Core(nn.Module):
+    """One step through time: ``(s (B, D), memory (B, M), reset (B,)) -> (s' (B, D'), memory)``.
+
+    ``state_dim`` is ``D'``, ``memory_dim`` is ``M``. A subclass gives :meth:`step`, which knows
+    nothing of episodes: where ``reset`` is True the memory is zero before it.
+    """
+
+    def __init__(self, state_dim: int, memory_dim: int) -> None:
+        super().__init__()
+        self.state_dim, self.memory_dim = state_dim, memory_dim
+
+    def forward(
+        self, state: Tensor, memory: Tensor, reset: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        if reset is not None:
+            memory = memory.masked_fill(reset[:, None], 0)
+        return self.step(state, memory)
+
+    def step(self, state: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """The step inside one episode: ``(B, D), (B, M) -> (B, D'), (B, M)``."""
+        raise NotImplementedError
+
+    def initial_memory(self, batch: int) -> Tensor:
+        """The memory at the start of an episode: zeros ``(B, M)``."""
+        like = next(self.parameters())
+        return torch.zeros(batch, self.memory_dim, dtype=like.dtype, device=like.device)

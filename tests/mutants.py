@@ -1,0 +1,257 @@
+"""How many small faults in the library would the tests notice?
+
+``python -m tests.mutants [FILES] [--sample N] [--seed S] [--jobs J]`` changes one thing at a time
+in a copy of the checkout (a comparison, an operator, a constant, a default, a result, a statement),
+runs the tests of that file, and lists the changes that no test noticed. Results are kept in
+``.mutants/`` by file and source, so that a campaign that was cut off goes on where it stopped;
+survivors are tried again once a test changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / ".mutants"
+BLOCKS = "tests/test_blocks.py tests/test_fusion_parts.py tests/test_reference.py"
+# The tests of a file, or of all files of a folder: quick ones first, since a failure ends a run.
+TESTS = {
+    "iqn_blocks/functional.py": "tests/test_functional.py tests/test_diagnostics.py "
+    "tests/losses/test_fractions.py",
+    "iqn_blocks/losses.py": "tests/losses",
+    "iqn_blocks/risk.py": "tests/test_risk.py",
+    "iqn_blocks/target.py": "tests/test_target.py",
+    "iqn_blocks/diagnostics.py": "tests/test_diagnostics.py",
+    "iqn_blocks/plasticity.py": "tests/test_plasticity.py",
+    "iqn_blocks/network.py": "tests/test_network.py tests/test_reference.py",
+    "iqn_blocks/blocks": f"{BLOCKS} tests/test_network.py",
+}
+# Changes that no test can notice, and why.
+EQUIVALENT = {
+    "iqn_blocks/plasticity.py: constant: True -> False": "zip's strict: lengths are equal by count",
+    "iqn_blocks/plasticity.py: constant: 1.0 -> 2.0": "a factor of weights that are all 0",
+}
+
+SWAPS: dict[type[ast.AST], type[ast.AST]] = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult,
+    ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
+    ast.And: ast.Or, ast.Or: ast.And,
+}  # fmt: skip
+NOT_LOOKED_INTO = (ast.Raise, ast.JoinedStr, ast.Import, ast.ImportFrom, ast.AnnAssign)
+
+
+class Mutant(NamedTuple):
+    file: str
+    line: int
+    change: str
+    source: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.file}: {self.change}"
+
+
+def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    """Replacements of one node."""
+    if isinstance(node, ast.Compare | ast.BinOp | ast.BoolOp):
+        changed: Any = copy.deepcopy(node)
+        operator = changed.ops[0] if isinstance(node, ast.Compare) else changed.op
+        if type(operator) in SWAPS:
+            swapped = SWAPS[type(operator)]()
+            if isinstance(node, ast.Compare):
+                changed.ops[0] = swapped
+            else:
+                changed.op = swapped
+            yield "operator", changed
+    elif isinstance(node, ast.UnaryOp):
+        yield "operator", node.operand
+    elif isinstance(node, ast.Constant):
+        if isinstance(node.value, bool):
+            yield "constant", ast.Constant(not node.value)
+        elif isinstance(node.value, int | float):
+            yield "constant", ast.Constant(node.value + 1)
+    elif isinstance(node, ast.Return) and node.value is not None:
+        if ast.unparse(node.value) != "None":
+            yield "result", ast.Return(ast.Constant(None))
+    elif isinstance(node, ast.If):
+        if not isinstance(node.test, ast.UnaryOp):
+            yield "condition", ast.If(ast.UnaryOp(ast.Not(), node.test), node.body, node.orelse)
+        yield "body", ast.If(node.test, [ast.Pass()], node.orelse)
+    elif isinstance(node, ast.Expr | ast.AugAssign) and not (
+        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    ):
+        yield "statement", ast.Pass()
+
+
+def places(node: ast.AST) -> Iterator[tuple[ast.AST, str, int | None]]:
+    """Parent, field and index of every node that may be changed: no annotations, no messages."""
+    for field, value in ast.iter_fields(node):
+        if field in ("annotation", "returns", "decorator_list", "keywords", "bases") and not (
+            field == "keywords" and isinstance(node, ast.Call)
+        ):
+            continue
+        for i, child in enumerate(value if isinstance(value, list) else [value]):
+            if isinstance(child, ast.AST) and not isinstance(child, NOT_LOOKED_INTO):
+                yield node, field, i if isinstance(value, list) else None
+                yield from places(child)
+
+
+def replace(parent: ast.AST, field: str, index: int | None, node: ast.AST) -> ast.AST:
+    """Put a node there and return what was there."""
+    before: ast.AST = getattr(parent, field)
+    if index is None:
+        setattr(parent, field, node)
+        return before
+    items: list[ast.AST] = getattr(parent, field)
+    before, items[index] = items[index], node
+    return before
+
+
+def mutants(file: str) -> list[Mutant]:
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    found: list[Mutant] = []
+    seen: dict[str, int] = {}
+    for parent, field, index in list(places(tree)):
+        value = getattr(parent, field)
+        node: ast.AST = value if index is None else value[index]
+        for kind, changed in changes(node):
+            replace(parent, field, index, changed)
+            source = ast.unparse(ast.fix_missing_locations(tree))
+            replace(parent, field, index, node)
+            before, after = (" ".join(ast.unparse(x).split())[:80] for x in (node, changed))
+            change = f"{kind}: {before} -> {after}"
+            seen[change] = seen.get(change, 0) + 1
+            if seen[change] > 1:
+                change += f" ({seen[change]})"
+            found.append(Mutant(file, getattr(node, "lineno", 0), change, source))
+    return found
+
+
+def tests_of(file: str) -> list[str]:
+    name = next((name for name in TESTS if file == name or file.startswith(f"{name}/")), None)
+    if name is None:
+        sys.exit(f"{file}: no tests are named for it in tests/mutants.py; known are {list(TESTS)}")
+    return [file, *TESTS[name].split()]
+
+
+def passes(folder: Path, file: str, timeout: float) -> bool:
+    """Whether the tests of a file pass in a copy of the checkout; a run that hangs does not."""
+    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", *tests_of(file)]
+    command += ["-m", "not slow and not peers and not tianshou_1 and not gpu"]
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            return process.wait(timeout) == 0
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)  # with what the tests spawned
+            return False
+
+
+def checkout(folder: Path) -> Path:
+    for name in ("iqn_blocks", "tests", "docs"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder
+
+
+def fingerprint(paths: list[str]) -> str:
+    files = [
+        f for p in paths for f in ([ROOT / p] if p.endswith(".py") else (ROOT / p).rglob("*.py"))
+    ]
+    return hashlib.sha256(b"".join(f.read_bytes() for f in sorted(files))).hexdigest()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants")
+    parser.add_argument("files", nargs="*", help="package files; all with tests when omitted")
+    parser.add_argument("--sample", type=int, help="how many, drawn at random from all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1)
+    options = parser.parse_args()
+    files = options.files or [
+        str(path.relative_to(ROOT))
+        for name in TESTS
+        for path in ([ROOT / name] if name.endswith(".py") else sorted((ROOT / name).glob("*.py")))
+    ]
+    chosen = [mutant for file in files for mutant in mutants(file)]
+    random.Random(options.seed).shuffle(chosen)
+    chosen = sorted(chosen[: options.sample], key=lambda mutant: files.index(mutant.file))
+
+    RESULTS.mkdir(exist_ok=True)
+    survivors: list[Mutant] = []
+    with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(options.jobs) as pool:
+        folders: SimpleQueue[Path] = SimpleQueue()
+        for job in range(options.jobs):
+            folders.put(checkout(Path(temporary) / str(job)))
+        for file in dict.fromkeys(mutant.file for mutant in chosen):
+            store = RESULTS / f"{file.replace('/', '.')}.json"
+            kept = json.loads(store.read_text()) if store.exists() else {}
+            source, tests = fingerprint([file]), fingerprint(tests_of(file))
+            same = kept.get("source") == source
+            killed = set(kept["killed"]) if same else set()
+            alive = set(kept["alive"]) if same and kept["tests"] == tests else set()
+            todo = [
+                mutant
+                for mutant in chosen
+                if mutant.file == file and mutant.key not in killed | alive | EQUIVALENT.keys()
+            ]
+            timeout = 600.0
+            if todo:
+                folder = folders.get()
+                start = time.monotonic()
+                if not passes(folder, file, timeout):
+                    sys.exit(f"{file}: its tests fail as they are: {' '.join(tests_of(file))}")
+                timeout = 3 * (time.monotonic() - start) + 20
+                folders.put(folder)
+
+            def survives(mutant: Mutant, timeout: float = timeout) -> bool:
+                folder = folders.get()
+                target = folder / mutant.file
+                target.write_text(mutant.source, encoding="utf-8")
+                try:
+                    return passes(folder, mutant.file, timeout)
+                finally:
+                    shutil.copy(ROOT / mutant.file, target)
+                    folders.put(folder)
+
+            for mutant, lives in zip(todo, pool.map(survives, todo), strict=True):
+                (alive if lives else killed).add(mutant.key)
+                print("SURVIVES" if lives else "killed  ", f"{file}:{mutant.line}", mutant.change)
+                kept = {"source": source, "tests": tests}
+                kept |= {"killed": sorted(killed), "alive": sorted(alive)}
+                store.write_text(json.dumps(kept, indent=1))
+            survivors += [m for m in chosen if m.file == file and m.key in alive]
+    equivalent = sum(mutant.key in EQUIVALENT for mutant in chosen)
+    real = len(chosen) - equivalent
+    print(
+        f"\n{len(chosen)} mutants, {equivalent} equivalent; "
+        f"{real - len(survivors)} of {real} others killed"
+    )
+    for mutant in survivors:
+        print(f"  survives: {mutant.file}:{mutant.line} {mutant.change}")
+
+
+if __name__ == "__main__":
+    main()
