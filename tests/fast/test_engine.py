@@ -17,6 +17,10 @@ CONFIGS = {
     "float_only": tiny_float(),
     "action_blocks": tiny_btr(n_actions_per_block=2),
     "multimodal": tiny_multimodal(),
+    "at_midpoints": tiny_float(
+        nn={"decoder": {"dueling": "at_midpoints"}},
+        btr={"use_noisy_linear": True, "noisy_value_readout": True},
+    ),
 }
 
 
