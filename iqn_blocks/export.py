@@ -12,6 +12,8 @@ import importlib.util
 import json
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -58,8 +60,7 @@ def onnx(
         ValueError: the network changes a buffer when it acts, or cannot be folded.
     """
     check_foldable(net)
-    acting = Acting(fold(net, noise=noise), quantiles=quantiles)
-    made = to_onnx(acting, image_dtype, optimize=True)
+    made = to_onnx(Acting(fold(net, noise=noise), quantiles=quantiles), image_dtype, optimize=True)
     made.model.metadata_props.update(metadata(net))
     made.save(os.fspath(path))
 
@@ -83,7 +84,9 @@ def program(
     torch.Size([4, 3])
     """
     check_foldable(net)
-    return trace(Acting(fold(net, noise=noise), quantiles=quantiles), image_dtype)
+    # Contiguous, since programs of channels-last weights are saved with a warning.
+    folded = fold(net, noise=noise).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return trace(Acting(folded, quantiles=quantiles), image_dtype)
 
 
 def metadata(net: IQN) -> dict[str, str]:
@@ -152,8 +155,9 @@ def trace(acting: Acting, image_dtype: torch.dtype) -> ExportedProgram:
     examples = acting.examples(image_dtype)
     rows = {"img": Dim("batch", min=1), "floats": Dim("batch", min=1), "tau": Dim("K", min=1)}
     dynamic = (tuple({0: rows[name]} for name in acting.names),)
-    with torch.no_grad():
-        traced = torch.export.export(acting, examples, dynamic_shapes=dynamic)
+    with torch.no_grad(), _quiet():
+        traced: ExportedProgram = torch.export.export(acting, examples, dynamic_shapes=dynamic)
+        traced = traced.run_decompositions({})  # nothing in place: what is written to, shows
     if changed := list(traced.graph_signature.buffers_to_mutate.values()):
         raise ValueError(
             f"net: found a part that changes its buffer {changed[0].removeprefix('net.')!r} when "
@@ -173,9 +177,7 @@ def to_onnx(acting: Acting, image_dtype: torch.dtype, *, optimize: bool) -> ONNX
         if importlib.util.find_spec(package) is None:
             raise ImportError(f"{package} is missing: pip install 'iqn-blocks[onnx]'")
     traced = trace(acting, image_dtype)
-    with warnings.catch_warnings():
-        # PyTorch warns of a class of its own.
-        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
+    with _quiet():
         made = torch.onnx.export(
             traced,
             dynamo=True,
@@ -186,3 +188,11 @@ def to_onnx(acting: Acting, image_dtype: torch.dtype, *, optimize: bool) -> ONNX
         )
     assert made is not None
     return made
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without PyTorch's warnings of a class that it uses itself."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
+        yield

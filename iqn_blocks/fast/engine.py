@@ -17,7 +17,7 @@ from iqn_blocks.functional import mask_actions
 from iqn_blocks.network import IQN, ExampleInputs
 
 Array = TypeVar("Array", bound=Any)  # a tensor or a NumPy array
-HEADS = "net.advantage_head."  # the names of the heads' weights begin so
+HEADS = ("net.advantage_head.", "net.value_head.")  # the names of the heads' weights begin so
 
 
 class _Graph(NamedTuple):

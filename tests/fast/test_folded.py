@@ -25,6 +25,10 @@ CONFIGS = {
     "deep": tiny_float(nn={"decoder": {"value": DEEP}}),
     "deep_noisy": tiny_btr(nn={"decoder": {"value": {"mlp": {"n_hidden_layers": 3}}}}),
     "multimodal": tiny_multimodal(btr={"use_impala_cnn": True, "impala_model_size": 1}),
+    "film": tiny_float(nn={"iqn": {"mixer": "film"}}),
+    "no_dueling": tiny_float(nn={"decoder": {"dueling": "none"}}),
+    "at_midpoints": tiny_btr(nn={"decoder": {"dueling": "at_midpoints"}}),
+    "fqf": tiny_float(nn={"iqn": {"fractions": "fqf"}}),
     "widths": tiny_float(nn={"decoder": {"value": {"mlp": {"hidden_dim": 5}}}}),
 }
 
@@ -46,8 +50,8 @@ def assert_same_values(fast, net):
         (fast.q_values(*inputs), net.q_values(*inputs)),
         (fast.q_values(*inputs, tau=tau), net.q_values(*inputs, tau=tau)),
         (
-            fast.q_values(*inputs, risk=lambda tau: tau / 2),
-            net.q_values(*inputs, risk=lambda tau: tau / 2),
+            fast.q_values(*inputs, tau=tau, risk=lambda tau: tau / 2),
+            net.q_values(*inputs, tau=tau, risk=lambda tau: tau / 2),
         ),
         (fast(*inputs, tau=tau)[0], net(*inputs, tau=tau)[0]),
         (fast(*inputs, 6, tau)[0], net(*inputs, 6, tau)[0]),
@@ -110,7 +114,7 @@ def test_live_network_is_left_alone(net):
     assert all(m.training for m in net.modules())
 
 
-@pytest.mark.parametrize("name", ["btr", "multi_action", "deep_noisy"])
+@pytest.mark.parametrize("name", ["btr", "multi_action", "deep_noisy", "at_midpoints"])
 def test_new_noise_alone(name):
     net = iqn_blocks.build(CONFIGS[name]).eval()
     fast = optimize_for_inference(net)
