@@ -28,7 +28,8 @@ def conv(
     """A convolution, spectrally normalised on request, with channels-last weights.
 
     Weights and images are both channels-last: with one alone the convolutions stay slow. FSDP takes
-    contiguous weights alone: before ``fully_shard(net)`` call ``net.to(memory_format=torch.contiguous_format)``.
+    contiguous weights alone: call ``net.to(memory_format=torch.contiguous_format)`` before
+    ``fully_shard(net)``.
     """
     kind = SpectralNormConv2d if spectral else nn.Conv2d
     made: nn.Conv2d = kind(in_channels, out_channels, kernel, stride, padding)
