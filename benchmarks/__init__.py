@@ -1,4 +1,4 @@
-"""Speed and memory of the networks beside plain PyTorch and beside the machine's limit.
+"""Speed and memory of the networks beside plain PyTorch.
 
 ``python -m benchmarks`` runs everything; see :mod:`benchmarks.__main__`.
 """

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 import iqn_blocks
-from benchmarks.limit import limit_call, products
 from benchmarks.networks import Batch, Pair, assert_close, build_pair, draw_batch
 from benchmarks.results import SECONDS, SHARE, Record
 from benchmarks.scenarios import Scenario
@@ -56,11 +55,6 @@ def _measure_batch(scenario: Scenario, setup: Setup, pair: Pair, batch: int) -> 
                 sides[f"ours bfloat16 compiled{suffix}"] = _compiled(
                     setup, pair, small, inputs, mode, BFLOAT16
                 )
-    found = products(literal, *inputs, acting=True)
-    sides["limit"] = limit_call(found, floats, setup.clock, acting=True)
-    if setup.cuda:
-        like = floats.bfloat16()
-        sides["limit bfloat16"] = limit_call(found, like, setup.clock, acting=True)
 
     repetitions = setup.repetitions * (10 if setup.cuda else 1)
     case = f"B={batch}, K={k}"
@@ -95,15 +89,15 @@ def _compiled(
     assert_close(before, fast.q_values(img, floats), tolerance, f"compiled, {mode}")
 
     update(live, inputs)
-    fast.refresh(live)
+    fast.refresh(live, in_place=True)
     after = compiled(img, floats).clone()
     assert_close(after, fast.q_values(img, floats), tolerance, f"compiled, {mode}, refreshed")
     assert (after - before).abs().max() > 2 * tolerance * before.abs().max(), "nothing changed"
     live.reset_noise()
-    fast.refresh_heads(live)
+    fast.refresh_heads(live, in_place=True)
     after = compiled(img, floats).clone()
     assert_close(after, fast.q_values(img, floats), tolerance, f"compiled, {mode}, new noise")
-    fast.refresh(pair.ours)
+    fast.refresh(pair.ours, in_place=True)
     return lambda: compiled(img, floats)
 
 
@@ -111,7 +105,7 @@ def _compiled(
 def update(net: iqn_blocks.IQN, inputs: Batch) -> None:
     """One optimiser step that changes every weight visibly, and new noise."""
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
-    net(*inputs[:2], tau=inputs.tau)[0].square().mean().backward()
+    net(*inputs[:2], tau=inputs.tau)[0].square().mean().backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     net.zero_grad(set_to_none=True)
     net.reset_noise()
@@ -121,7 +115,7 @@ def _measure_updates(scenario: Scenario, setup: Setup, pair: Pair) -> list[Recor
     net = pair.ours
     fast = iqn_blocks.optimize_for_inference(net)
     _, floats, _ = draw_batch(net, 1, 2)
-    normalization = fast.encoder.get_submodule("float_normalization")
+    normalization = fast.get_submodule("folded.encoder.float_normalization")
     sides: dict[str, Call] = {
         "optimize_for_inference": lambda: iqn_blocks.optimize_for_inference(net),
         "refresh": lambda: fast.refresh(net),

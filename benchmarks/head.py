@@ -9,6 +9,7 @@ from benchmarks.results import FLOPS, SHARE, Record
 from benchmarks.scenarios import Scenario
 from benchmarks.setup import Setup
 from benchmarks.timing import time_sides
+from iqn_blocks.blocks import Head
 
 PEAK_SIDE_CUDA = 8192  # rows and columns of the product whose speed is called the peak
 PEAK_SIDE_CPU = 1024
@@ -19,8 +20,8 @@ def measure_head(scenario: Scenario, setup: Setup) -> list[Record]:
     """The forward's product and the backward's two, as the network runs them in training."""
     net = build_pair(scenario, setup.device).ours
     rows = scenario.training_batch * setup.sizes.training_quantiles
-    first = net.value_head.first_hidden
-    width = next(first.linear.parameters()).shape[0]
+    assert isinstance(net.value_head, Head)
+    width = next(net.value_head.hidden.parameters()).shape[0]
     side = PEAK_SIDE_CUDA if setup.cuda else PEAK_SIDE_CPU
     square, x, w, grad = (
         torch.randn(size, device=setup.device, dtype=setup.training_dtype)

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.timing import Call
 
 
-def saved_bytes(network: nn.Module, forward: Callable[[], Tensor]) -> int:
-    """Bytes that a forward keeps for backward: each storage once, parameters left out."""
-    parameters = {p.untyped_storage().data_ptr() for p in network.parameters()}
-    storages: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+def saved_bytes(forward: Callable[[], Tensor], device: torch.device) -> int:
+    """Bytes that a forward leaves alive: its result, and what backward needs."""
+    forward()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated(device)
         result = forward()
-    del result  # kept until here: what backward needs is alive, so no address came twice
-    return sum(storages.values())
+        torch.cuda.synchronize()
+        saved = torch.cuda.memory_allocated(device) - before
+    else:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
+            result = forward()
+        saved = sum(_changes(trace))
+    del result  # alive until here
+    return saved
 
 
 def peak_bytes(step: Call, device: torch.device) -> int:
@@ -40,10 +42,10 @@ def peak_bytes(step: Call, device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device) - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
         step()
-    assert trace.profiler is not None
+    return max(accumulate(_changes(trace)))
+
+
+def _changes(trace: Any) -> list[int]:
+    """What was allocated (positive) and freed (negative) on the CPU, in order."""
     events = [e for e in trace.profiler.kineto_results.events() if e.name() == "[memory]"]
-    held = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak
+    return [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]

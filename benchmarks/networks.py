@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import iqn_blocks
-from benchmarks.literal import LiteralIQN
+from benchmarks.literal import LiteralIQN, gradients_of
 from benchmarks.scenarios import Scenario
 from iqn_blocks.functional import sample_tau
 
@@ -67,16 +67,13 @@ def check_same(pair: Pair) -> None:
     assert_close(ours, plain, VALUES, "q")
     weight = torch.linspace(-1, 1, ours.numel(), dtype=ours.dtype).view_as(ours)
     torch.autograd.backward([ours, plain], [weight, weight])
-    gradients = {
-        name.replace(".parametrizations.weight.original", ".weight"): parameter.grad
-        for name, parameter in literal.named_parameters()
-    }
-    floor = max(g.abs().max().item() for g in gradients.values() if g is not None) * 1e-6
-    for name, parameter in net.named_parameters():
-        wanted = gradients.pop(name)
-        assert parameter.grad is not None and wanted is not None, name
-        assert_close(parameter.grad, wanted, GRADIENTS, f"gradient of {name}", floor)
-    assert not gradients, f"parameters of the literal network alone: {sorted(gradients)}"
+    wanted = {name: p.grad for name, p in literal.network.named_parameters()}
+    found = gradients_of(net)
+    floor = max(gradient.abs().max().item() for gradient in found.values()) * 1e-6
+    for name, gradient in wanted.items():
+        assert gradient is not None, name
+        assert_close(found[name], gradient, GRADIENTS, f"gradient of {name}", floor)
+    assert len(wanted) == len(list(net.parameters()))
     with torch.no_grad():
         assert_close(
             net.q_values(img, floats), literal.q_values(img, floats), VALUES, "mean values"

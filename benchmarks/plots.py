@@ -22,7 +22,6 @@ COLORS = {
     "ours recompute": "#6aa56e",
     "ours bfloat16": "#b48ac0",
     "literal compiled": "#c9a36b",
-    "limit": "#444444",
 }
 
 

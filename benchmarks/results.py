@@ -89,7 +89,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 
 def table(records: Iterable[Record]) -> str:
-    """A text table: one block a comparison, with ratios to the literal side and to the limit."""
+    """A text table: one block a comparison, with ratios to the literal side."""
     blocks = []
     for group, members in groupby(records, key=lambda record: record.group):
         sides = list(members)
@@ -100,7 +100,7 @@ def table(records: Iterable[Record]) -> str:
             )
             lines.append(
                 f"  {record.side:<24}{format_value(record.median, record.unit):>12}"
-                f"   {spread:<26}{_ratios(record, sides)}".rstrip()
+                f"   {spread:<26}{_ratio(record, sides)}".rstrip()
             )
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
@@ -126,17 +126,14 @@ def format_value(value: float, unit: str) -> str:
     return f"{value / size:.{digits}f} {name}"
 
 
-def _ratios(record: Record, sides: Sequence[Record]) -> str:
-    literal, limit = find(sides, "literal"), find(sides, "limit")
-    parts = []
+def _ratio(record: Record, sides: Sequence[Record]) -> str:
+    literal = find(sides, "literal")
     if literal and record is not literal and record.median:
         if record.unit == SECONDS:
-            parts.append(f"{literal.median / record.median:5.2f}× as fast as literal")
-        elif record.unit == BYTES:
-            parts.append(f"{record.median / literal.median:5.2f} of literal")
-    if limit and record is not limit:
-        parts.append(f"{record.median / limit.median:5.2f}× the limit")
-    return ", ".join(parts)
+            return f"{literal.median / record.median:5.2f}× as fast as literal"
+        if record.unit == BYTES:
+            return f"{record.median / literal.median:5.2f} of literal"
+    return ""
 
 
 def _cpu_model() -> str:

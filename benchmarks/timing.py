@@ -72,15 +72,3 @@ def time_sides(sides: Mapping[str, Call], clock: Clock, repetitions: int) -> dic
         for name in names[first:] + names[:first]:
             samples[name].append(clock.seconds(sides[name], calls[name]))
     return samples
-
-
-def fastest(calls: list[Call], clock: Clock, repetitions: int = 3) -> Call:
-    """The call with the smallest minimum of a few single runs."""
-    if len(calls) == 1:
-        return calls[0]
-
-    def least(call: Call) -> float:
-        call()
-        return min(clock.seconds(call, 1) for _ in range(repetitions))
-
-    return min(calls, key=least)

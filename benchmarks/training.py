@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 import iqn_blocks
 from benchmarks.acting import update
-from benchmarks.limit import limit_call, products
 from benchmarks.memory import peak_bytes, saved_bytes
 from benchmarks.networks import Batch, Pair, assert_close, build_pair, draw_batch
 from benchmarks.results import BYTES, SECONDS, Record
@@ -44,9 +43,6 @@ def measure_training(scenario: Scenario, setup: Setup) -> list[Record]:
     sides: dict[str, Call] = {
         name: side.step for name, side in _sides(setup, pair, inputs, setup.compiled).items()
     }
-    found = products(pair.literal, *inputs, acting=False)
-    like = inputs.floats.to(setup.training_dtype)
-    sides["limit"] = limit_call(found, like, setup.clock, acting=False)
     return [
         Record.of("training", scenario.name, case, side, SECONDS, seconds)
         for side, seconds in time_sides(sides, setup.clock, setup.repetitions).items()
@@ -58,7 +54,7 @@ def measure_memory(scenario: Scenario, setup: Setup) -> list[Record]:
     torch.compiler.reset()
     pair, inputs, case = _prepare(scenario, setup)
     saved = {
-        name: saved_bytes(side.network, side.forward)
+        name: saved_bytes(side.forward, setup.device)
         for name, side in _sides(setup, pair, inputs, compiled=False).items()
     }
     peak = {

@@ -1,7 +1,7 @@
 """Build the networks of docs/configs, let each act on Atari, and draw what they predict.
 
 Run from the root of the checkout with `make demo`. Prints one row a network and writes
-docs/images/demo.png.
+build/demo.png; `python -m demo.run --update-docs` writes the picture of the docs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from iqn_blocks import functional
 CONFIGS = Path("docs/configs")
 NETWORKS = ("default", "btr", "multimodal", "hf_vision")
 TINY_VIT = Path("demo/output/tiny-vit")  # named in docs/configs/hf_vision.yaml
-FIGURE = Path("docs/images/demo.png")
 GAME = "MsPacman"
 RANDOM_STEPS = 500
 ACTING_STEPS = 300
@@ -74,16 +73,17 @@ def print_table(results: list[Result]) -> None:
     """One row a network."""
     print(f"{'config':<12}{'topology':<12}{'parameters':>12}{'D':>7}{'steps/s':>9}{'Q range':>18}")
     for result in results:
-        parameters = sum(parameter.numel() for parameter in result.net.parameters())
+        topology = iqn_blocks.route(CONFIGS / f"{result.name}.yaml")
+        parameters = result.net.num_parameters()
         q_range = f"{result.q_min:.2f} … {result.q_max:.2f}"
         print(
-            f"{result.name:<12}{iqn_blocks.route(result.net.config):<12}{parameters:>12,}"
+            f"{result.name:<12}{topology:<12}{parameters:>12,}"
             f"{result.net.encoder.state_dim:>7,}{result.steps_per_second:>9.0f}{q_range:>18}"
         )
 
 
 @torch.no_grad()
-def main() -> None:
+def main(picture: Path) -> None:
     """Measure, act, print, draw."""
     torch.set_num_threads(1)  # a batch of one has nothing to share between threads
     game = Atari(GAME, seed=0)
@@ -95,11 +95,13 @@ def main() -> None:
     results = [run(name, game, stats) for name in NETWORKS]
     print_table(results)
 
-    FIGURE.parent.mkdir(parents=True, exist_ok=True)
+    picture.parent.mkdir(parents=True, exist_ok=True)
     curves = [Curves(r.name, *quantile_functions(r.net, observation)) for r in results]
-    draw(FIGURE, observation.screen, game.actions, curves)
-    print(f"\nwrote {FIGURE}")
+    draw(picture, observation.screen, game.actions, curves)
+    print(f"\nwrote {picture}")
 
 
 if __name__ == "__main__":
-    main()
+    from docs.examples.arguments import read
+
+    main(read(__doc__, (), "demo.png").figure)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from iqn_blocks import blocks, functional, interop, losses, presets, risk, target
-from iqn_blocks.build import build, check, route
-from iqn_blocks.checkpoint import from_pretrained, load_weights, push_to_hub
+from iqn_blocks import blocks, export, functional, interop, losses, presets, risk, target
+from iqn_blocks._version import VERSION
+from iqn_blocks.assembly import route
+from iqn_blocks.build import build, check
+from iqn_blocks.checkpoint.hub import from_pretrained, push_to_hub
+from iqn_blocks.checkpoint.loading import load_weights
 from iqn_blocks.config import Config, list_presets, load_config
 from iqn_blocks.describe import Stage, describe
 from iqn_blocks.describe import stages as describe_stages
@@ -15,13 +18,14 @@ from iqn_blocks.errors import (
     UnsupportedTopologyError,
     UnusedConfigWarning,
 )
-from iqn_blocks.inference import InferenceIQN, optimize_for_inference
+from iqn_blocks.fast.folded import InferenceIQN
+from iqn_blocks.fast.optimize import optimize_for_inference
 from iqn_blocks.inputs import InputSpec
 from iqn_blocks.network import IQN
 from iqn_blocks.recurrent import RecurrentIQN, RecurrentQuantiles, RecurrentValues
 from iqn_blocks.registry import list_parts, register
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "IQN",
@@ -42,6 +46,7 @@ __all__ = [
     "check",
     "describe",
     "describe_stages",
+    "export",
     "from_pretrained",
     "functional",
     "interop",

@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from iqn_blocks.network import IQN
-
 _BATCH, _QUANTILES = 3, 2  # any two numbers whose multiples tell B from K·B
 
 
@@ -23,34 +21,41 @@ class Stage(NamedTuple):
     parameters: int
 
 
-def stages(net: IQN) -> list[Stage]:
+def stages(net: nn.Module) -> list[Stage]:
     """The stages of a network in the order in which they compute.
 
     Shapes are symbolic in the batch: ``('B', '512')``, ``('K·B', '12')``. One small eval-mode
     forward is run to find them.
+
+    Raises:
+        TypeError: ``net`` is no network of this library.
     """
+    plain: Any = unwrapped(net)
     found: list[Stage] = []
     handles = []
-    for name, module in _stage_modules(net):
 
-        def record(module: nn.Module, _: Any, output: Any, name: str = name) -> None:
+    def watch(name: str, module: nn.Module) -> None:
+        def record(module: nn.Module, _: Any, output: Any) -> None:
             output = output[0] if isinstance(output, tuple) else output
             if isinstance(output, Tensor):
                 count = sum(p.numel() for p in module.parameters())
                 found.append(Stage(name, type(module).__name__, _symbolic(output), count))
 
         handles.append(module.register_forward_hook(record))
+
     try:
-        with torch.no_grad(), _eval_mode(net):
-            net(*net.example_inputs(_BATCH), _QUANTILES, scheme="midpoints")
+        for name, module in _stage_modules(plain):
+            watch(name, module)
+        with torch.no_grad(), eval_mode(plain):
+            plain(*plain.example_inputs(_BATCH), _QUANTILES, scheme="midpoints")
     finally:
         for handle in handles:
             handle.remove()
     return found
 
 
-def describe(net: IQN) -> str:
-    """A table of a network's stages, for people.
+def describe(net: nn.Module) -> str:
+    """A table of a network's stages, for people: a network, its compiled or its acting copy.
 
     >>> import iqn_blocks
     >>> net = iqn_blocks.build({"n_actions": 3, "float_input_dim": 2, "nn": {
@@ -60,16 +65,18 @@ def describe(net: IQN) -> str:
     ClassicEncoder, D = 8, n_actions=3, 228 parameters
     stage ...
     """
-    net = getattr(net, "_orig_mod", net)  # what torch.compile wraps
-    parameters = list(net.parameters())
+    plain: Any = unwrapped(net)
+    parameters = list(plain.parameters())
     total = sum(p.numel() for p in parameters)
     frozen = sum(p.numel() for p in parameters if not p.requires_grad)
     head = (
-        f"{type(net.encoder).__name__}, D = {net.state_dim}, {net.extra_repr()}, "
+        f"{type(plain.encoder).__name__}, D = {plain.state_dim}, {plain.extra_repr()}, "
         f"{total:,} parameters" + (f" ({frozen:,} frozen)" if frozen else "")
     )
     rows = [("stage", "module", "output", "parameters")]
-    rows += [(s.name, s.kind, f"({', '.join(s.shape)})", f"{s.parameters:,}") for s in stages(net)]
+    rows += [
+        (s.name, s.kind, f"({', '.join(s.shape)})", f"{s.parameters:,}") for s in stages(plain)
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = [
         f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}"
@@ -78,16 +85,29 @@ def describe(net: IQN) -> str:
     return "\n".join([head, *lines])
 
 
-def _stage_modules(net: IQN) -> Iterator[tuple[str, nn.Module]]:
-    """The encoder's parts, then the quantile path's."""
-    for parent in ("encoder", "advantage_head", "value_head"):
-        part = getattr(net, parent)
-        for name, module in () if part is None else part.named_children():
-            if not isinstance(module, nn.Identity):
-                yield f"{parent}.{name}", module
-    for name in ("encoder", "core", "tau_embedding"):
-        if hasattr(net, name):
-            yield name, net.get_submodule(name)
+def unwrapped(net: Any) -> Any:
+    """The network itself, also where ``torch.compile`` or an acting copy wraps it."""
+    for wrapped in ("_orig_mod", "folded"):
+        net = getattr(net, wrapped, net)
+    if not (isinstance(net, nn.Module) and hasattr(net, "example_inputs")):
+        raise TypeError(
+            f"net: expected a network made by iqn_blocks.build or its acting copy, got "
+            f"{type(net).__name__}"
+        )
+    return net
+
+
+def _stage_modules(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The network's modules; in place of one that has several modules, these.
+
+    The encoder is there too, because what it gives is the state.
+    """
+    for name, module in net.named_children():
+        inside = [m for m in module.named_children() if not isinstance(m[1], nn.Identity)]
+        if len(inside) > 1 or name == "encoder":
+            yield from ((f"{name}.{below}", inner) for below, inner in inside)
+        if len(inside) < 2 or name == "encoder":
+            yield name, module
     yield "q", net
 
 
@@ -98,7 +118,8 @@ def _symbolic(output: Tensor) -> tuple[str, ...]:
 
 
 @contextmanager
-def _eval_mode(net: nn.Module) -> Iterator[None]:
+def eval_mode(net: nn.Module) -> Iterator[None]:
+    """Every module in eval mode inside the block, and as it was behind it."""
     training = [module for module in net.modules() if module.training]
     net.eval()
     try:

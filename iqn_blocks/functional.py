@@ -207,7 +207,7 @@ def fraction_proposals(logits: Tensor) -> FractionProposals:
     log_p = torch.log_softmax(logits.to(wide_dtype(logits.dtype)), 1)
     p = log_p.exp()
     inner = p[:, :-1].cumsum(1).clamp(max=1)  # rounding may carry a sum past 1
-    ends = p.new_zeros(len(p), 1), p.new_ones(len(p), 1)
+    ends = torch.zeros_like(p[:, :1]), torch.ones_like(p[:, :1])
     tau = torch.cat([ends[0], inner, ends[1]], 1)
     tau_hat = (tau[:, :-1] + tau[:, 1:]).detach() / 2
     return FractionProposals(tau, tau_hat, -(p * log_p).sum(1))

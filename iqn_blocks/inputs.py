@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
+
+_FAR_OUTSIDE = 16  # no image scaled by a mean and a deviation gets there, one of 0 … 255 does
 
 
 class InputSpec(NamedTuple):
@@ -28,7 +31,7 @@ class InputSpec(NamedTuple):
         if self == InputSpec():
             if img is None and floats is None:
                 raise TypeError("img, floats: both are None; pass what the encoder takes")
-            return len(cast(Tensor, floats if img is None else img))
+            return cast(Tensor, floats if img is None else img).shape[0]
         if self.image_shape is not None:
             self._check_image(img)
         if self.n_floats:
@@ -38,12 +41,11 @@ class InputSpec(NamedTuple):
                 f"floats: this network takes none (float_input_dim is 0), got shape "
                 f"{tuple(floats.shape)}; pass None"
             )
-        if self.image_shape is None or img is None:
-            assert floats is not None
-            return floats.shape[0]
+        if self.image_shape is None:
+            return cast(Tensor, floats).shape[0]  # len() would fix it in an exported graph
         if floats is not None:
-            _check_agreement(img, floats)
-        return img.shape[0]
+            _check_agreement(cast(Tensor, img), floats)
+        return cast(Tensor, img).shape[0]
 
     def example(self, batch: int) -> tuple[Tensor | None, Tensor | None]:
         """Random ``img`` in [−1, 1) and ``floats ~ N(0, 1)``, the same ones at each call."""
@@ -61,29 +63,101 @@ class InputSpec(NamedTuple):
         return img, floats
 
     def _check_image(self, img: Tensor | None) -> None:
-        assert self.image_shape is not None
-        channels, height, width = self.image_shape
+        channels, height, width = cast("tuple[int, int, int]", self.image_shape)
         sides = "H, W" if self.any_image_size else f"{height}, {width}"
-        expected = f"shape (B, {channels}, {sides}), floating or uint8"
-        if not isinstance(img, Tensor):
-            raise TypeError(f"img: expected a tensor of {expected}, got {type(img).__name__}")
-        if not (img.is_floating_point() or img.dtype == torch.uint8):
-            raise TypeError(f"img: expected a tensor of {expected}, got {img.dtype}")
-        fits = img.ndim == 4 and img.shape[1] == channels
-        if not fits or (tuple(img.shape[2:]) != (height, width) and not self.any_image_size):
-            raise ValueError(f"img: expected {expected}, got shape {tuple(img.shape)}")
+        expected = f"shape (B, {channels}, {sides}), uint8, or floating in about [-1, 1]"
+        _check_kind("img", img, expected, (torch.uint8,))
+        img = cast(Tensor, img)
+        if img.ndim == 4 and self._is_frame(img.shape[1:]):
+            return
+        raise ValueError(
+            f"img: expected {expected}, got shape {tuple(img.shape)}{self._way_out(img)}"
+        )
+
+    def _is_frame(self, shape: Sequence[int]) -> bool:
+        channels, height, width = cast("tuple[int, int, int]", self.image_shape)
+        return shape[0] == channels and (self.any_image_size or tuple(shape[1:]) == (height, width))
+
+    def _way_out(self, img: Tensor) -> str:
+        """How an image of another layout becomes one that is accepted, if it is known."""
+        shape = img.shape
+        if img.ndim == 4 and self._is_frame((shape[3], *shape[1:3])):
+            return "; channels come before the sides: img.permute(0, 3, 1, 2)"
+        if img.ndim == 3 and self._is_frame(shape):
+            return "; add the axis of the batch: img[None]"
+        if img.ndim == 3 and self._is_frame((shape[2], *shape[:2])):
+            return "; channels come first, behind the batch: img.permute(2, 0, 1)[None]"
+        if img.ndim == 3 and self._is_frame((1, *shape[1:])):
+            return "; add the axis of the channels: img[:, None]"
+        return ""
 
     def _check_floats(self, floats: Tensor | None) -> None:
-        expected = f"shape (B, {self.n_floats}), floating"
-        if not isinstance(floats, Tensor):
-            raise TypeError(
-                f"floats: expected a tensor of {expected}, got {type(floats).__name__}; floats are "
-                f"the second argument, after the image or None"
-            )
-        if not floats.is_floating_point():
-            raise TypeError(f"floats: expected a tensor of {expected}, got {floats.dtype}")
+        expected = f"shape (B, {self.n_floats}), floating, in raw units"
+        note = "; floats are the second argument, after the image or None"
+        _check_kind("floats", floats, expected, (), note)
+        floats = cast(Tensor, floats)
         if floats.ndim != 2 or floats.shape[1] != self.n_floats:
-            raise ValueError(f"floats: expected {expected}, got shape {tuple(floats.shape)}")
+            is_single = tuple(floats.shape) == (self.n_floats,)
+            way_out = "; add the axis of the batch: floats[None]" if is_single else ""
+            raise ValueError(
+                f"floats: expected {expected}, got shape {tuple(floats.shape)}{way_out}"
+            )
+
+
+def check_values(
+    img: Tensor | None,
+    floats: Tensor | None,
+    tau: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> None:
+    """Look at the values of tensors whose shapes are known to fit, which makes a GPU wait.
+
+    Raises:
+        ValueError: NaN or infinity anywhere; a floating image with values far outside [−1, 1]; τ
+            outside [0, 1]; a mask that allows no action at all.
+    """
+    for name, tensor in (("img", img), ("floats", floats), ("tau", tau)):
+        if tensor is not None and not tensor.isfinite().all():
+            raise ValueError(
+                f"{name}: found NaN or infinity; accepted: finite numbers; look for where they "
+                f"come from before they reach the weights"
+            )
+    if img is not None and img.is_floating_point() and img.numel():
+        low, high = img.min().item(), img.max().item()
+        if max(-low, high) > _FAR_OUTSIDE:
+            raise ValueError(
+                f"img: found values from {low:.4g} to {high:.4g}; accepted: floating images that "
+                f"are scaled, to about [-1, 1], or uint8 ones; pass img.to(torch.uint8), which the "
+                f"network scales itself, or (img - 128) / 128"
+            )
+    if tau is not None and tau.numel():
+        low, high = tau.min().item(), tau.max().item()
+        if low < 0 or high > 1:
+            raise ValueError(
+                f"tau: found values from {low:.4g} to {high:.4g}; accepted: fractions from 0 to 1"
+            )
+    if mask is not None and not mask.any(-1).all():
+        rows = (~mask.any(-1)).nonzero().tolist()
+        raise ValueError(
+            f"mask: found no allowed action in row {rows[0]}; accepted: at least one True in each; "
+            f"where all are False argmax gives action 0"
+        )
+
+
+def _check_kind(
+    name: str, x: object, expected: str, integers: tuple[torch.dtype, ...], note: str = ""
+) -> None:
+    """Raise TypeError unless ``x`` is a floating tensor, or of one of the dtypes ``integers``."""
+    if not isinstance(x, Tensor):
+        kind = type(x).__name__
+        way_out = f"; write torch.from_numpy({name})" if kind == "ndarray" else note
+        raise TypeError(f"{name}: expected a tensor of {expected}, got {kind}{way_out}")
+    if not (x.is_floating_point() or x.dtype in integers):
+        way_out = f"{name}.to(torch.uint8)" if integers else f"{name}.float()"
+        raise TypeError(
+            f"{name}: expected a tensor of {expected}, got {x.dtype}; write {way_out} if its "
+            f"values are such"
+        )
 
 
 def _check_agreement(img: Tensor, floats: Tensor) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence as AnySequence
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 from pydantic_core import PydanticCustomError, core_schema
 
@@ -43,6 +43,7 @@ class Kind:
     """Base of the kinds: ``null`` says whether null is accepted too."""
 
     null: bool = False
+    holds_part: ClassVar[bool] = False  # a name, or a name over its options
 
     @property
     def wants(self) -> str:

@@ -86,7 +86,8 @@ def take(q: Tensor, actions: Tensor) -> Tensor:
 
     Raises:
         TypeError: ``q`` is not floating, or ``actions`` not integral.
-        ValueError: shapes that do not fit.
+        ValueError: shapes that do not fit; on the CPU also an action that is none of ``0 … A − 1``
+            (a GPU stops with an error of its own, because looking would make it wait).
     """
     _check_values("q", q)
     _check_actions(actions, "q", q)
@@ -321,7 +322,16 @@ def _bootstrap(reward: Tensor, discount: Tensor, value: Tensor) -> Tensor:
 def _gather(q: Tensor, actions: Tensor) -> Tensor:
     """The value of one action at each offset: ``(B, K, …, A), (B, …) -> (B, K, …)``."""
     index = actions.long()[:, None, ..., None].expand(*q.shape[:-1], 1)
-    return q.gather(-1, index).squeeze(-1)
+    try:
+        return q.gather(-1, index).squeeze(-1)
+    except RuntimeError as error:
+        if "out of bounds" not in str(error):
+            raise
+        found = actions[(actions < 0) | (actions >= q.shape[-1])].flatten()[0]
+        raise ValueError(
+            f"actions: found {found}; accepted: 0 … {q.shape[-1] - 1}, the {q.shape[-1]} actions "
+            f"of the values; count actions from 0"
+        ) from None
 
 
 def _sum_offsets(q: Tensor) -> Tensor:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from iqn_blocks.blocks import FloatNormalization, TauEmbedding
+from iqn_blocks.blocks import FloatNormalization, FractionProposer, TauEmbedding
 from iqn_blocks.blocks.recompute import recomputing
 from iqn_blocks.blocks.transformer import EncoderLayer
+from iqn_blocks.checkpoint.saving import save
 from iqn_blocks.config import Config
 from iqn_blocks.functional import (
+    FractionProposals,
     TauScheme,
     dueling,
     mask_actions,
@@ -21,9 +23,10 @@ from iqn_blocks.functional import (
     midpoints,
     sample_tau,
     split_quantiles,
+    weighted_mean_over_quantiles,
     wide_dtype,
 )
-from iqn_blocks.inputs import InputSpec
+from iqn_blocks.inputs import InputSpec, check_values
 
 Dueling = Literal["per_level", "at_midpoints"]
 
@@ -63,7 +66,9 @@ class IQN(nn.Module):
         dueling: ``per_level`` subtracts ``mean_A Adv(s, τ)``. ``at_midpoints`` subtracts the mean
             of ``Adv(s, τ')`` over actions and the ``k`` midpoints ``τ'``: it does not depend on τ,
             so that ``q`` rises with τ where both heads do, and costs ``k`` further rows.
-        n: quantiles ``K`` of a call that names none.
+        fractions: proposes ``K`` fractions for each state; they stand in for τ that is not given,
+            whatever ``scheme`` says. None where τ is drawn.
+        n: quantiles ``K`` of a call that names none; those of ``fractions`` where there are any.
         k: midpoint quantiles that :meth:`q_values` averages over.
         inputs: the inputs to check and to make examples of; without it nothing is checked.
         config: what the network was built from; None by hand.
@@ -82,6 +87,7 @@ class IQN(nn.Module):
         value_head: nn.Module | None = None,
         advantage_head: nn.Module,
         dueling: Dueling = "per_level",
+        fractions: FractionProposer | None = None,
         n: int = 8,
         k: int = 32,
         inputs: InputSpec | None = None,
@@ -94,7 +100,8 @@ class IQN(nn.Module):
         self.advantage_head = advantage_head
         self.value_head = value_head
         self.dueling = dueling
-        self.n = n
+        self.fractions = fractions
+        self.n = n if fractions is None else fractions.n_fractions
         self.k = k
         self.inputs = inputs or InputSpec()
         self.config = config
@@ -240,6 +247,20 @@ class IQN(nn.Module):
             )
         return state
 
+    def propose(self, state: Tensor) -> FractionProposals:
+        """Fractions ``(B, K+1)``, midpoints ``(B, K)`` and entropy ``(B,)`` for ``state (B, D)``.
+
+        Raises:
+            ValueError: a network that draws its τ.
+        """
+        if self.fractions is None:
+            raise ValueError(
+                "propose: this network draws its τ; build it with nn.iqn.fractions: fqf, or pass "
+                "fractions= to IQN"
+            )
+        proposals: FractionProposals = self.fractions(state)
+        return proposals
+
     def _check_tau(
         self,
         tau: Tensor | None,
@@ -255,6 +276,17 @@ class IQN(nn.Module):
                     "generator: nothing is drawn when tau is given; pass one of the two"
                 )
             return _count_quantiles(tau, num_quantiles, batch)
+        if self.fractions is not None:
+            if generator is not None:
+                raise ValueError(
+                    "generator: nothing is drawn, fractions are proposed; leave it out"
+                )
+            if num_quantiles not in (None, self.n):
+                raise ValueError(
+                    f"num_quantiles: found {num_quantiles}, but {self.n} fractions are proposed; "
+                    f"leave it out, or pass tau"
+                )
+            return self.n
         if num_quantiles is None and self.n % 2 and scheme == "symmetric":
             raise ValueError(
                 f"nn.iqn.n: found {self.n}, but scheme 'symmetric' pairs τ with 1 − τ and needs an "
@@ -272,6 +304,8 @@ class IQN(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """``q`` and ``τ`` of ``K·B`` rows, drawn where none is given."""
         batch = state.shape[0]
+        if tau is None and self.fractions is not None:
+            tau = self.propose(state).tau_hat.T.reshape(-1, 1)
         if tau is None:
             tau = sample_tau(
                 batch,
@@ -320,9 +354,17 @@ class IQN(nn.Module):
         return read(mix(state, tau))
 
     def mean_values(self, state: Tensor, tau: Tensor | None = None) -> Tensor:
-        """Mean over ``tau (K, 1)``, ``nn.iqn.k`` midpoints by default: ``(B, D) -> (B, …)``."""
+        """Mean over ``tau (K, 1)``, ``nn.iqn.k`` midpoints by default: ``(B, D) -> (B, …)``.
+
+        Proposed fractions take the place of the midpoints: ``Σ_i (τ[i+1] − τ[i]) q(τ̂[i])``, whose
+        weights get no gradient.
+        """
+        if tau is None and self.fractions is not None:
+            proposals = self.propose(state)
+            q = self.quantile_values(state, proposals.tau_hat.T.reshape(-1, 1), self.n)
+            return weighted_mean_over_quantiles(q, proposals.tau.detach())
         tau = self.acting_tau() if tau is None else tau
-        return mean_over_quantiles(self.quantile_values(state, tau, len(tau)), len(tau))
+        return mean_over_quantiles(self.quantile_values(state, tau, tau.shape[0]), tau.shape[0])
 
     def q_values(
         self,
@@ -338,10 +380,12 @@ class IQN(nn.Module):
         Args:
             img: as in :meth:`forward`.
             floats: as in :meth:`forward`.
-            tau: ``(K, 1)``, shared by the batch; ``nn.iqn.k`` midpoints by default.
+            tau: ``(K, 1)``, shared by the batch; ``nn.iqn.k`` midpoints by default. Levels
+                ``(K·B, 1)`` of each sample, as ``forward`` takes them, look the same and are shared
+                too.
             risk: a distortion of τ applied first, such as one of :mod:`iqn_blocks.risk`.
             mask: True where an action is allowed, shaped like the result; others get the dtype's
-                finite minimum.
+                finite minimum. Where none is allowed all have it, and ``argmax`` is action 0.
 
         Raises:
             ValueError: shapes that do not fit the configuration or each other.
@@ -359,6 +403,12 @@ class IQN(nn.Module):
         if tau is not None and (tau.ndim != 2 or tau.shape[1] != 1):
             raise ValueError(f"tau: q_values takes shape (K, 1), got {tuple(tau.shape)}")
         if risk is not None:
+            _check_risk(risk)
+            if tau is None and self.fractions is not None:
+                raise ValueError(
+                    "risk: proposed fractions differ by state and are not distorted; pass tau, "
+                    "such as net.acting_tau()"
+                )
             tau = risk(self.acting_tau() if tau is None else tau)
             if tau.ndim != 2 or tau.shape[1] != 1:
                 raise ValueError(f"risk: gave τ of shape {tuple(tau.shape)}, expected (K, 1)")
@@ -367,6 +417,34 @@ class IQN(nn.Module):
     def acting_tau(self) -> Tensor:
         """The ``nn.iqn.k`` midpoints ``(K, 1)`` that :meth:`q_values` averages over by default."""
         return midpoints(self.k, device=self.device, dtype=wide_dtype(self.dtype))
+
+    def check_inputs(
+        self,
+        img: Tensor | None = None,
+        floats: Tensor | None = None,
+        *,
+        tau: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> None:
+        """Look at the values of a first batch: every other method looks at shapes and dtypes alone.
+
+        Call it once, before the loop; it makes a GPU wait. The arguments are those of
+        :meth:`q_values`, and ``tau`` may be that of :meth:`forward`.
+
+        Raises:
+            ValueError: NaN or infinity; a floating image with values far outside [−1, 1], such as
+                0 … 255; τ outside [0, 1]; a sample without an allowed action; shapes as in
+                :meth:`forward`.
+            TypeError: a tensor is missing or has an unusable dtype.
+        """
+        batch = self.inputs.check(img, floats)
+        if tau is not None:
+            _count_quantiles(tau, len(tau), batch)
+        check_values(img, floats, tau, mask)
+
+    def num_parameters(self, *, trainable: bool = False) -> int:
+        """How many numbers the parameters hold; with ``trainable`` those that are not frozen."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad or not trainable)
 
     def example_inputs(self, batch: int = 1) -> ExampleInputs:
         """Random tensors that fit the network, on its device; the same ones at each call.
@@ -406,10 +484,22 @@ class IQN(nn.Module):
             layer.set_stats(mean, std)
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
-        """Write the network into ``folder``; see :func:`iqn_blocks.checkpoint.save_pretrained`."""
-        from iqn_blocks.checkpoint import save_pretrained  # it is built on this module
+        """Write ``model.safetensors`` and ``config.json`` into ``folder``, made if need be.
 
-        save_pretrained(self, folder)
+        At every moment, also if the process dies, the disk fills or others save into the same
+        folder, it loads as one of the networks that were saved there. A compiled network is saved
+        as the one it was compiled from. Noise is saved as it is: a noisy network comes back with
+        it. In a :mod:`torch.distributed` job rank 0 writes, the others return at once; a network
+        sharded by ``fully_shard`` is saved whole, for which every rank must call this.
+        :func:`iqn_blocks.from_pretrained` reads the folder.
+
+        Raises:
+            CheckpointError: ``folder`` is a file, or empty.
+            TypeError: the network holds state that is no tensor.
+            ValueError: the network was made by hand, without a configuration.
+            OSError: the folder cannot be written; the message names the file.
+        """
+        save(self, folder, config=config_of(self), dtype=self.dtype)
 
     def extra_repr(self) -> str:
         offsets = f", n_actions_per_block={self.n_offsets}" if self.n_offsets > 1 else ""
@@ -419,6 +509,48 @@ class IQN(nn.Module):
         """Whatever can draw noise and switch it off."""
         inside = [m for m in self.modules() if m is not self]
         return [m for m in inside if hasattr(m, "reset_noise") and hasattr(m, "disable_noise")]
+
+
+def _check_risk(risk: object) -> None:
+    """Raise TypeError for a name, and for a class that was not called."""
+    if isinstance(risk, type):
+        raise TypeError(
+            f"risk: found the class {risk.__name__}; accepted: a function of τ; call it first, as "
+            f"in risk={risk.__name__}(0.25)"
+        )
+    if not callable(risk):
+        raise TypeError(
+            f"risk: found {risk!r}; accepted: a function of τ, such as iqn_blocks.risk.cvar(0.25)"
+        )
+
+
+def plain_network(net: nn.Module) -> IQN:
+    """The network itself, also where ``torch.compile`` wrapped it.
+
+    Raises:
+        TypeError: it is another module.
+    """
+    plain = getattr(net, "_orig_mod", net)
+    if not isinstance(plain, IQN):
+        raise TypeError(
+            f"net: expected a network made by iqn_blocks.build, got {type(plain).__name__}"
+        )
+    return plain
+
+
+def config_of(net: IQN) -> Config:
+    """The configuration that a network was built from.
+
+    Raises:
+        ValueError: it was made by hand and has none.
+    """
+    if net.config is None:
+        raise ValueError(
+            "net: this network was made by hand and has no configuration, from which it could be "
+            "built again; save its state_dict, or register its parts and build it with "
+            "iqn_blocks.build"
+        )
+    return net.config
 
 
 def _count_quantiles(tau: Tensor, num_quantiles: int | None, batch: int) -> int:

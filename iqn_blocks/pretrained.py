@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from iqn_blocks.checkpoint.format import CONFIG_FILE
-from iqn_blocks.checkpoint.loading import is_checkpoint, read_folder
+from iqn_blocks.checkpoint.reading import is_checkpoint, read_folder
 from iqn_blocks.errors import CheckpointError
 from iqn_blocks.interop._naming import Row
 from iqn_blocks.interop._transfer import read, write

@@ -19,7 +19,6 @@ from pydantic_core import PydanticCustomError
 from torch import nn
 
 from iqn_blocks.kinds import Kind, Plain, kind_of
-from iqn_blocks.plain import show
 
 Slot = Literal["topology", "stem", "floats", "trunk", "core", "mixer", "head"]
 PartClass = Callable[..., nn.Module]
@@ -105,7 +104,7 @@ def find_part(slot: Slot, name: str) -> PartClass:
     near = difflib.get_close_matches(name[:80], parts, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     raise LookupError(
-        f"{show(name)} is not registered{hint} Registered are {', '.join(map(repr, parts))}; add "
+        f"{name[:80]!r} is not registered{hint} Registered are {', '.join(map(repr, parts))}; add "
         f"your own with iqn_blocks.register"
     )
 
@@ -118,7 +117,8 @@ def options_of(part: PartClass, slot: Slot) -> dict[str, Option]:
     meanings = dict(
         re.findall(r"^    (\w+): (.+(?:\n {8,}.+)*)", inspect.getdoc(part) or "", re.MULTILINE)
     )
-    namespace = vars(sys.modules[part.__module__])
+    made_by = getattr(part, "__init__", part) if inspect.isclass(part) else part
+    namespace = getattr(made_by, "__globals__", None) or vars(sys.modules[part.__module__])
     options = {}
     for parameter in list(inspect.signature(part).parameters.values())[len(ARGUMENTS[slot]) :]:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):

@@ -10,7 +10,7 @@ import pytest
 from iqn_blocks import ConfigError, check
 from iqn_blocks.config import Config
 from iqn_blocks.config.block import Block
-from iqn_blocks.config.messages import child
+from iqn_blocks.config.keys import child
 from iqn_blocks.config.part import SHARED, OptionsOf, PartsOf
 from iqn_blocks.kinds import Kind
 from iqn_blocks.registry import Slot, find_part, list_parts, options_of
@@ -56,7 +56,7 @@ def walk(block: type[Block] = Config, above: str = "") -> Iterator[Key]:
             for part in [part for part in list_parts(kind.slot) if part not in block.model_fields]:
                 yield from options(block, kind.slot, part, f"{above}{part}.", part)
         else:
-            default = None if field.is_required() else field.get_default()
+            default = None if field.is_required() else field.get_default(call_default_factory=True)
             meaning = field.description or ""
             yield Key(f"{above}{name}", block, name, kind, default, field.is_required(), meaning)
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import iqn_blocks
-from tests import reference
-from tests.compare import TOLERANCES, assert_agrees, randomize, slopes
+from tests.compare import randomize
+from tests.compare_parts import compare_part
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 
@@ -41,34 +41,17 @@ def agree(
     equations: Callable[..., Tensor],
     dtype: torch.dtype,
     *,
-    unread: frozenset[str] = frozenset(),
+    unread: tuple[str, ...] = (),
 ) -> None:
-    """``call(**inputs)`` against ``equations(params, **inputs)``: values and every gradient.
-
-    Each name of the state must count in the equations, but for those that begin with ``unread``.
-    """
-    values, gradients = TOLERANCES[dtype]
-    state = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-    own = {name: x.clone().requires_grad_() for name, x in inputs.items()}
-    copies = {name: x.clone().requires_grad_() for name, x in inputs.items()}
-    names = [name for name, _ in module.named_parameters()]
-    for name in names:
-        state[name].requires_grad_()
-    params = reference.Parameters(state)
-    found, expected = call(**own), equations(params, **copies)
-    assert_agrees(found, expected, values, "values")
-    left = {
-        name for name in state if name not in params.read and not name.startswith(tuple(unread))
-    }
-    assert not left, f"not in the equations: {left}"
-    weights = randn(*found.shape, dtype=dtype, seed=1)
-    leaves = [*own.values(), *module.parameters()]
-    twins = [*copies.values(), *(state[name] for name in names)]
-    got, wanted = slopes((found * weights).sum(), leaves), slopes((expected * weights).sum(), twins)
-    floor = (1e-3 if dtype == torch.float32 else 1e-6) * max(w.abs().max().item() for w in wanted)
-    for name, one, other in zip([*own, *names], got, wanted, strict=True):
-        error, scale = (one - other).abs().max().item(), other.abs().max().item()
-        assert error <= gradients * max(scale, floor), f"gradient of {name}: error {error:.3g}"
+    """``call(**inputs)`` against ``equations(params, **inputs)``: values and every gradient."""
+    compare_part(
+        module,
+        lambda params, *x: equations(params, **dict(zip(inputs, x, strict=True))),
+        list(inputs.values()),
+        dtype=dtype,
+        call=lambda *x: call(**dict(zip(inputs, x, strict=True))),
+        unread=unread,
+    )
 
 
 def alike(one: Any, other: Any) -> None:

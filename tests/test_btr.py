@@ -15,7 +15,7 @@ from iqn_blocks.interop import btr
 from iqn_blocks.presets import btr as btr_preset
 from tests import compare
 from tests.configs import merge, tiny
-from tests.literal_trackmania import Btr, WiiBtr
+from tests.reference.literal import Btr, WiiBtr
 
 ACTIONS, BATCH, QUANTILES = 5, 2, 3
 

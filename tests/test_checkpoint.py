@@ -14,7 +14,6 @@ from torch.distributed.fsdp import fully_shard
 
 import iqn_blocks
 from iqn_blocks import CheckpointError
-from iqn_blocks.checkpoint import load_weights, save_pretrained
 from tests import compare, grid
 from tests.checkpoints import (
     CONFIG,
@@ -174,7 +173,7 @@ def test_the_copy_of_the_settings_does_not_count(tmp_path):
             (tmp_path / CONFIG).write_bytes(content)
         assert_same(iqn_blocks.from_pretrained(tmp_path), net)
         if content is None:
-            load_weights(build(tiny(), seed=1), tmp_path)
+            iqn_blocks.load_weights(build(tiny(), seed=1), tmp_path)
 
 
 def test_equal_networks_give_equal_files(tmp_path):
@@ -223,7 +222,7 @@ def test_nothing_stays_tied_to_the_file(tmp_path):
     assert_same(loaded, net)
 
 
-@pytest.mark.parametrize("function", [save_pretrained, load_weights])
+@pytest.mark.parametrize("function", [iqn_blocks.IQN.save_pretrained, iqn_blocks.load_weights])
 def test_what_is_no_folder(function, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     net = build(tiny())
@@ -248,8 +247,6 @@ def test_compiled_network(tmp_path):
     compiled = torch.compile(net, backend="eager")
     compiled(*net.example_inputs(2), 4)
     assert_same(round_trip(compiled, tmp_path / "method"), net)
-    save_pretrained(torch.compile(net), tmp_path / "function")
-    assert_same(iqn_blocks.from_pretrained(tmp_path / "function"), net)
 
 
 def test_network_with_compiled_parts(tmp_path):
@@ -259,7 +256,7 @@ def test_network_with_compiled_parts(tmp_path):
     assert_same(round_trip(net, tmp_path), plain)
     with torch.no_grad():
         net.encoder.stem.convs[0].weight.zero_()
-    load_weights(net, tmp_path)
+    iqn_blocks.load_weights(net, tmp_path)
     assert torch.equal(net.encoder.stem.convs[0].weight, plain.encoder.stem.convs[0].weight)
 
 
@@ -307,7 +304,7 @@ def test_load_weights(tmp_path):
     net, other = build(tiny_btr(), seed=0), build(tiny_btr(), seed=1).eval()
     weight = other.encoder.stem.stages[0].conv.weight
     net.save_pretrained(tmp_path)
-    load_weights(other, tmp_path)
+    iqn_blocks.load_weights(other, tmp_path)
     assert other.encoder.stem.stages[0].conv.weight is weight
     assert not other.training
     assert_same(other, net.eval())
@@ -317,7 +314,7 @@ def test_load_weights_changes_nothing_where_one_name_does_not_fit(tmp_path):
     build(tiny(n_actions=4), seed=1).save_pretrained(tmp_path)
     net, before = build(tiny()), build(tiny())
     with pytest.raises(CheckpointError, match=WEIGHTS) as caught:
-        load_weights(net, tmp_path)
+        iqn_blocks.load_weights(net, tmp_path)
     assert_same(net, before)
     misfits = str(caught.value).splitlines()[1:]
     assert misfits == [
@@ -329,7 +326,7 @@ def test_load_weights_changes_nothing_where_one_name_does_not_fit(tmp_path):
 def test_load_weights_does_not_convert(tmp_path):
     build(tiny()).double().save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match=r"value_head.readout.bias: found float64 \(1,\)"):
-        load_weights(build(tiny()), tmp_path)
+        iqn_blocks.load_weights(build(tiny()), tmp_path)
 
 
 # Strict
@@ -449,9 +446,11 @@ def test_dtype_that_cannot_be_saved(odd, tmp_path):
         odd.save_pretrained(tmp_path)
 
 
-def test_only_networks_are_saved(tmp_path):
+def test_only_networks_are_loaded_and_pushed(tmp_path):
     with pytest.raises(TypeError, match=r"made by iqn_blocks.build, got Linear"):
-        save_pretrained(nn.Linear(2, 2), tmp_path)
+        iqn_blocks.push_to_hub(nn.Linear(2, 2), "me/racer")
+    with pytest.raises(TypeError, match=r"made by iqn_blocks.build, got Linear"):
+        iqn_blocks.load_weights(nn.Linear(2, 2), tmp_path)
 
 
 # torch.distributed

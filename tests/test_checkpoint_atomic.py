@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save
 
 import iqn_blocks
-from iqn_blocks.checkpoint.loading import read_folder
+from iqn_blocks.checkpoint.reading import read_folder
 from tests.checkpoints import CONFIG, WEIGHTS, assert_same, build, to_version_1
 from tests.configs import tiny, tiny_transformer
 

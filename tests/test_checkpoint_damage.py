@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 
 import iqn_blocks
 from iqn_blocks import CheckpointError
-from iqn_blocks.checkpoint.loading import read_folder
+from iqn_blocks.checkpoint.reading import read_folder
 from tests.checkpoints import (
     CONFIG,
     WEIGHTS,

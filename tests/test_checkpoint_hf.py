@@ -52,7 +52,7 @@ def offline(monkeypatch):
         raise AssertionError("loading asked for a model")
 
     for name in ("load_model", "read_processor"):
-        monkeypatch.setattr(f"iqn_blocks.encoders.hf.{name}", refuse)
+        monkeypatch.setattr(f"iqn_blocks.hf.models.{name}", refuse)
     monkeypatch.setattr("transformers.AutoModel.from_pretrained", refuse)
     monkeypatch.setattr("transformers.AutoConfig.from_pretrained", refuse)
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from iqn_blocks import ConfigError
-from iqn_blocks.build import assemble, unused_keys
+from iqn_blocks.assembly import assemble
+from iqn_blocks.build import unused_keys
 from iqn_blocks.config import Config, parse
 from iqn_blocks.kinds import Choice, Flag, FreeMapping, Real, Sequence, Whole
 
@@ -119,14 +120,14 @@ HF: dict[str, dict[str, Any]] = {
         transformer={"n_layers": 1},
     ),
 }  # fmt: skip
-# Read without effect: heads of attention over one token; hidden layers of a perceptron of one layer;
-# what a part does with options that its others make idle is known to the part alone.
+# Read without effect: heads of attention over one token, hidden layers of an MLP of one layer.
 READ = {
     "fused_vector, hf": frozenset({"nn.vis.transformer.n_heads"}),
     "unified, cnn": frozenset(
         {"nn.encoder.fusion_mlp.hidden_dim", "nn.encoder.fusion_mlp.dropout"}
     ),
 }
+# Options that another option of the same part makes idle, which the part alone knows.
 IDLE_IN_THE_PART = {"nn.vis.conv.readout_size", "nn.vis.conv.spectral_norm"}
 PATHS = {"vit": "vit_other", "bert": "bert_other"}
 

@@ -94,6 +94,9 @@ def test_units_of_a_convolution_are_its_maps() -> None:
     by_hand = torch.stack([maps[:, c].abs().mean() for c in range(3)])
     torch.testing.assert_close(dormant_scores(maps, dim=1), by_hand / by_hand.mean())
     assert dormant_scores(maps).shape == (6,)
+    maps[..., 2] = 0  # one of six columns
+    assert dormant_share(maps).item() == pytest.approx(1 / 6)
+    assert dormant_share(maps, dim=1).item() == 0
     assert dormant_scores(maps[0, 0, 0]).shape == (6,)
 
 

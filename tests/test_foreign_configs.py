@@ -15,7 +15,6 @@ import pytest
 
 import iqn_blocks
 from iqn_blocks import CheckpointError, ConfigError
-from iqn_blocks.checkpoint import load_weights
 from iqn_blocks.hf import load_model, model_from_config
 from iqn_blocks.hf.loading import leads_elsewhere
 from tests import tiny_models
@@ -149,7 +148,7 @@ def test_weights_alone_do_not_run_code(stranger, trace, folders):
     """load_weights and warm starts read tensors, whatever the configuration beside them says."""
     folder = change_recipe(stranger, lambda config: WAYS["auto_map"](config, trace))
     model, config, _ = CASES[stranger[1]]
-    load_weights(iqn_blocks.build(config(folders[model])), folder)
+    iqn_blocks.load_weights(iqn_blocks.build(config(folders[model])), folder)
     warm = {"nn": {"init_from_pretrained": str(folder)}}
     iqn_blocks.build(merge(config(folders[model]), warm))
     assert not trace

@@ -147,7 +147,7 @@ def test_mean_trunk():
 
 @pytest.mark.parametrize("kernel_size", [1, 2, 3, 4])
 def test_conv_trunk_pads_by_half_a_kernel(kernel_size):
-    trunk = ConvTrunk(1, [1], kernel_size=kernel_size)
+    trunk = ConvTrunk(3, 1, hidden_channels=(1,), kernel_size=kernel_size)
     nn.init.ones_(trunk.convs[0].weight)
     nn.init.zeros_(trunk.convs[0].bias)
     tokens = torch.ones(1, 3, 1)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
 
 import iqn_blocks
-from iqn_blocks.interop.gymnasium import config_from_spaces
+from iqn_blocks.interop.gymnasium import config_from_env, config_from_spaces
 
 VECTOR = spaces.Box(-1, 1, (5,))
 IMAGE = spaces.Box(0, 255, (2, 40, 36), np.uint8)
@@ -68,3 +69,47 @@ def test_other_spaces_are_refused(observations, actions, message):
 def test_overrides_may_not_contradict_the_spaces():
     with pytest.raises(iqn_blocks.ConfigError, match=r"nn\.vis\.in_channels: found 1 .*give 2"):
         config_from_spaces(IMAGE, spaces.Discrete(3), nn={"vis": {"in_channels": 1}})
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", "MountainCar-v0", "Acrobot-v1"])
+@pytest.mark.parametrize("actions", ["action_space", "single_action_space"])
+def test_spaces_of_vectorised_environments_are_refused(name, actions):
+    envs = gymnasium.make_vec(name, 5)
+    with pytest.raises(iqn_blocks.ConfigError, match=r"take env\.single_observation_space"):
+        config_from_spaces(envs.observation_space, getattr(envs, actions))
+    assert config_from_env(envs) == config_from_env(gymnasium.make(name))
+    single = config_from_spaces(envs.single_observation_space, envs.single_action_space)
+    assert config_from_env(envs) == single
+
+
+@pytest.mark.parametrize(
+    ("observations", "actions"),
+    [
+        (spaces.Box(-1, 1, (64, 40)), spaces.MultiDiscrete([3] * 64)),
+        (spaces.Box(0, 255, (64, 40, 36), np.uint8), spaces.MultiDiscrete([3] * 64)),
+        (spaces.Box(0, 255, (8, 2, 40, 36), np.uint8), spaces.Discrete(3)),
+        (
+            spaces.Dict(
+                camera=spaces.Box(0, 255, (8, 2, 40, 36), np.uint8), speed=spaces.Box(-1, 1, (8, 5))
+            ),
+            spaces.MultiDiscrete([3] * 8),
+        ),
+        (spaces.Box(-np.inf, np.inf, (64, 40)), spaces.Discrete(3)),
+        (spaces.Box(np.float32(-3.4e38), np.float32(3.4e38), (64, 40)), spaces.Discrete(3)),
+    ],
+)
+def test_batched_spaces_are_refused(observations, actions):
+    with pytest.raises(iqn_blocks.ConfigError, match=r"found .*Box.*vectorised.*config_from_env"):
+        config_from_spaces(observations, actions)
+
+
+@pytest.mark.parametrize(
+    ("observations", "actions"),
+    [
+        (spaces.Box(0, 255, (4, 40, 36), np.uint8), spaces.MultiDiscrete([3] * 4)),
+        (spaces.Box(0.0, 1.0, (40, 36)), spaces.Discrete(3)),
+        (spaces.Box(-1, 1, (5,)), spaces.MultiDiscrete([3] * 5)),
+    ],
+)
+def test_spaces_of_one_environment_are_not_taken_for_batched(observations, actions):
+    assert config_from_spaces(observations, actions).n_actions == 3

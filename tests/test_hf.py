@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import iqn_blocks
-from iqn_blocks.build import assemble
+from iqn_blocks.assembly import assemble
 from iqn_blocks.hf import HFVisionTokens, Models, PixelSpec, PixelValues, load_model
 from iqn_blocks.hf.models import recipes
 from tests import tiny_models

@@ -120,9 +120,9 @@ def test_shapes(slot: Slot, name: str, folders: Mapping[str, str]) -> None:
     rows = (net.n_offsets, net.n_actions) if net.n_offsets > 1 else (net.n_actions,)
     for batch in (0, 1, 3):
         inputs = net.example_inputs(batch)
-        assert net.encode(*inputs).shape == (batch, net.state_dim)
+        assert net.encode(*inputs).shape == (batch, net.encoder.state_dim)
         assert net(*inputs, 2)[0].shape == (2 * batch, *rows)
-            values = net.q_values(*inputs)
+        values = net.q_values(*inputs)
         assert getattr(values, "q", values).shape == (batch, *rows)  # named where memory is too
 
 

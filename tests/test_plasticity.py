@@ -96,6 +96,17 @@ def test_redo_of_a_head(noisy: bool, layer_norm: bool) -> None:
         assert head.readout(torch.eye(6)[2:3]).allclose(last.bias_mu)
 
 
+def test_redo_across_a_normalisation_by_default_threshold() -> None:
+    # Behind the norm unit 0 is 0.02 and 0.03 of the mean, for which the other two make up.
+    for low, dormant in ((0.02, True), (0.03, False)):
+        norm = nn.LayerNorm(3)
+        with torch.no_grad():
+            norm.weight.zero_()
+            norm.bias.copy_(torch.tensor([low, 1.0, 2 - low]))
+        net = nn.Sequential(nn.Linear(2, 3), norm, nn.ReLU(), nn.Linear(3, 1))
+        assert redo_(net, torch.randn(4, 2))[0].tolist() == [dormant, False, False]
+
+
 def test_redo_judges_all_layers_before_it_resets_any() -> None:
     # Unit 0 of the second layer listens to unit 0 of the first alone, which is dormant by 0.1.
     net = nn.Sequential(*(nn.Linear(2, 2, bias=False) for _ in range(3)))
@@ -114,6 +125,8 @@ def test_redo_errors() -> None:
         redo_([nn.Linear(2, 2), nn.ReLU()], x)
     with pytest.raises(TypeError, match=r"layers: Bilinear is neither .*one by one"):
         redo_([nn.Linear(2, 2), nn.Bilinear(2, 2, 2)], x)
+    with pytest.raises(TypeError, match=r"layers: Embedding is neither"):
+        redo_([nn.Linear(2, 2), nn.Embedding(2, 2)], x)
     with pytest.raises(ValueError, match=r"threshold: got -1, accepted is any finite number >= 0"):
         redo_(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), x, threshold=-1)
 
@@ -175,6 +188,8 @@ def test_projection_keeps_directions_zeros_and_what_was_left_out() -> None:
     with torch.no_grad():
         net[0].weight.copy_(torch.tensor([[3.0, 0.0], [0.0, 4.0]]))  # norm 5
         net[1].weight.zero_()
+    project_weights_(net, {"0.weight": torch.tensor(0.1)})
+    assert torch.linalg.vector_norm(net[0].weight).item() == pytest.approx(0.1)
     project_weights_(net, {"0.weight": torch.tensor(10.0), "1.weight": norms["1.weight"]})
     torch.testing.assert_close(net[0].weight.detach(), torch.tensor([[6.0, 0.0], [0.0, 8.0]]))
     assert net[1].weight.tolist() == [[0, 0], [0, 0]]

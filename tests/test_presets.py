@@ -48,7 +48,8 @@ def test_the_list_is_what_the_module_has() -> None:
 def test_every_key_of_a_preset_is_read(name: str) -> None:
     net = iqn_blocks.build(config_of(name), strict=True)
     inputs = net.example_inputs(2)
-    assert net.q_values(*inputs).shape == (2, 6)
+    values = net.q_values(*inputs)
+    assert getattr(values, "q", values).shape == (2, 6)  # named where memory is too
 
 
 @pytest.mark.parametrize("name", list_presets())
@@ -74,7 +75,14 @@ def test_parameters_of_iqn() -> None:
     features = 64 * 7 * 7
     published = stem + linear(64, features) + linear(features, 512) + linear(512, 6)
     assert published == 1_891_046
-    assert size(net) - size(net.value_head) == published
+    assert size(net) == published
+
+
+def test_parameters_of_fqf() -> None:
+    """The layers of IQN, and a Linear from 3136 features to 32 fractions."""
+    published = size(iqn_blocks.build(presets.iqn(6))) + linear(64 * 7 * 7, 32)
+    assert published == 1_991_430
+    assert size(iqn_blocks.build(presets.fqf(6))) == published
 
 
 def test_parameters_of_btr() -> None:
@@ -113,10 +121,18 @@ def test_parameters_of_impoola_iqn() -> None:
         conv(before, after, 3) + 4 * conv(after, after, 3)
         for before, after in [(3, 32), (32, 64), (64, 64)]
     )
-    heads = 2 * linear(64, 256) + linear(256, 15) + linear(256, 1)
-    assert size(net) == stages + linear(64, 64) + heads
+    assert size(net) == stages + linear(64, 64) + linear(64, 256) + linear(256, 15)
     larger = presets.impoola_iqn(15, nn={"vis": {"image_size": {"width": 84, "height": 84}}})
     assert size(iqn_blocks.build(larger)) == size(net)
+
+
+def test_parameters_of_recurrent_iqn() -> None:
+    """DQN's stem, an LSTM of 512 with a bias of the state and one of the memory, dueling heads."""
+    net = iqn_blocks.build(presets.recurrent_iqn(6))
+    stem = conv(4, 32, 8) + conv(32, 64, 4) + conv(64, 64, 3)
+    lstm = 4 * (linear(64 * 7 * 7, 512) + linear(512, 512))
+    heads = 2 * linear(512, 512) + linear(512, 6) + linear(512, 1)
+    assert size(net) == stem + lstm + linear(64, 512) + heads
 
 
 def test_parameters_of_simba_iqn() -> None:
@@ -142,7 +158,7 @@ def test_a_chosen_part_takes_the_place_of_the_presets() -> None:
     assert config.nn.vis.image_size.width == 84
     assert presets.iqn(6, nn={"vis": "impoola"}).nn.vis.impoola is not None
     head = {"simba": {"hidden_dim": 32}}
-    decoder = presets.iqn(6, nn={"decoder": {"value": head}}).nn.decoder
+    decoder = presets.btr(6, nn={"decoder": {"value": head}}).nn.decoder
     assert [part.name for part in decoder.value.parts] == ["simba"]
     assert decoder.advantage.mlp.hidden_dim == 512
     floats = presets.simba_iqn(6, 2, nn={"float": {"mlp": {"hidden_dim": 32}}}).nn.float
@@ -150,7 +166,7 @@ def test_a_chosen_part_takes_the_place_of_the_presets() -> None:
 
 
 def test_options_of_the_same_part_are_merged() -> None:
-    config = presets.iqn(6, nn={"decoder": {"value": {"mlp": {"layers": 3}}, "advantage": None}})
+    config = presets.btr(6, nn={"decoder": {"value": {"mlp": {"layers": 3}}, "advantage": None}})
     value = config.nn.decoder.value.mlp
     assert (value.n_hidden_layers, value.hidden_dim) == (3, 512)
     assert config.nn.decoder.advantage.mlp.hidden_dim == 512
@@ -167,7 +183,7 @@ def test_options_of_the_same_part_are_merged() -> None:
             {"preset": "btrr"},
             r"^preset: found 'btrr' \(str\); accepted: btr, .*; did you mean btr\?",
         ),
-        ({"preset": 3}, r"^preset: found 3 \(int\); accepted: btr, impoola_iqn, iqn, "),
+        ({"preset": 3}, r"^preset: found 3 \(int\); accepted: btr, fqf, impoola_iqn, iqn, "),
         ({"preset": "iqn"}, r"^n_actions: missing; accepted: a whole number .*; add this key$"),
         (
             {"preset": "iqn", "n_actions": 0, "nn": {"iqn": {"m": 3}}},

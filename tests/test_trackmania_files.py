@@ -15,7 +15,7 @@ import yaml
 from torch import Tensor
 
 import iqn_blocks
-from iqn_blocks.checkpoint import from_pretrained, save_pretrained
+from iqn_blocks import from_pretrained
 from iqn_blocks.errors import CheckpointError, ConfigError
 from iqn_blocks.interop import trackmania_rl
 from iqn_blocks.interop.trackmania_rl.files import read_fusion_folder
@@ -54,7 +54,7 @@ def run(tmp_path: Path) -> Path:
     torch.nn.init.uniform_(net.encoder.float_normalization.std, 1, 2)
     state = {f"_orig_mod.{k}": v for k, v in trackmania_rl.to_state_dict(net).items()}
     torch.save(state, folder / "weights1.torch")
-    save_pretrained(net, tmp_path / "ours")
+    net.save_pretrained(tmp_path / "ours")
     return folder
 
 
@@ -211,7 +211,7 @@ def test_a_saved_network_needs_no_checkpoint_to_start_from(run: Path, tmp_path: 
         trackmania_rl.load_config(THEIRS).to_dict(), {"nn": {"init_from_pretrained": str(run)}}
     )
     net = iqn_blocks.build(cfg)
-    save_pretrained(net, tmp_path / "saved")
+    net.save_pretrained(tmp_path / "saved")
     shutil.rmtree(run)
     again = from_pretrained(tmp_path / "saved")
     assert again.config == net.config
@@ -252,7 +252,7 @@ def _pipes(run: Path) -> tuple[str, str]:
 
 
 def _other_network(run: Path) -> tuple[str, str]:
-    save_pretrained(iqn_blocks.build(tiny()), run.with_name("other"))
+    iqn_blocks.build(tiny()).save_pretrained(run.with_name("other"))
     return str(run.with_name("other")), r"float_normalization\.mean: expected shape \(31,\), found"
 
 

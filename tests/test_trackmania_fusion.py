@@ -17,7 +17,7 @@ from iqn_blocks.errors import CheckpointError
 from iqn_blocks.interop import trackmania_rl
 from tests import compare, grid, tiny_models
 from tests.configs import merge
-from tests.literal_fusion import Network
+from tests.reference.literal_fusion import Network
 
 # Models stand by their names until the session's folder is known.
 VISION = {name: name for name in tiny_models.VISION}

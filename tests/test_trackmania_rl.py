@@ -17,7 +17,7 @@ from iqn_blocks.interop import trackmania_rl
 from iqn_blocks.interop._transfer import split_noise
 from tests import compare, grid
 from tests.configs import tiny, tiny_btr
-from tests.literal_trackmania import Classic
+from tests.reference.literal import Classic
 from tests.registration import forget_later
 
 GRID = grid.classic_grid()
@@ -371,3 +371,10 @@ def test_a_part_of_another_type_has_no_names(
         trackmania_rl.to_state_dict(net)
     with pytest.raises(CheckpointError, match=message):
         trackmania_rl.load_state_dict(net, state)
+
+
+@pytest.mark.parametrize("dueling", ["none", "at_midpoints"])
+def test_heads_that_join_in_another_way_have_no_names(dueling: str) -> None:
+    net = iqn_blocks.build(tiny(nn={"decoder": {"dueling": dueling}}))
+    with pytest.raises(CheckpointError, match=r"has no names for: the network \(IQN\)$"):
+        trackmania_rl.to_state_dict(net)

@@ -2,14 +2,13 @@
 
 A block pays the sum of what each offset pays for its action; the last one decides the next state.
 
-python docs/examples/action_blocks.py [figure.png]
+python docs/examples/action_blocks.py --help
 """
 
 from __future__ import annotations
 
 import copy
 import itertools
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -145,4 +144,8 @@ def main(figure: str | Path, seeds: Sequence[int] = SEEDS) -> list[Result]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "docs/images/action_blocks.png")
+    from arguments import read  # beside this file
+
+    arguments = read(__doc__, SEEDS, "action_blocks.png")
+    torch.set_num_threads(1)  # the networks are far too small for more
+    main(arguments.figure, arguments.seeds)

@@ -1,12 +1,11 @@
 """CartPole-v1 from its four numbers: a float-only network, ε-greedy, the targets of the IQN paper.
 
-python docs/examples/cartpole.py [figure.png]
+python docs/examples/cartpole.py --help
 """
 
 from __future__ import annotations
 
 import copy
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -130,9 +129,13 @@ def train(
     return curve, best
 
 
-def run(config: dict[str, Any], explore: Explore, targets: Targets, figure: str) -> None:
+def run(config: dict[str, Any], explore: Explore, targets: Targets, about: str, name: str) -> None:
     """Print the mean return of 100 test episodes for each seed, and draw the curves."""
-    for seed in SEEDS:
+    from arguments import read  # beside this file
+
+    arguments = read(about, SEEDS, f"{name}.png")
+    torch.set_num_threads(1)  # the networks are far too small for more
+    for seed in arguments.seeds:
         start = time.process_time()
         curve, best = train(seed, config, explore, targets)
         score, seconds = evaluate(best, 100, TEST_SEED), time.process_time() - start
@@ -141,9 +144,8 @@ def run(config: dict[str, Any], explore: Explore, targets: Targets, figure: str)
     plt.axhline(475, color="black", linewidth=1, linestyle="--")
     plt.gca().set(title="CartPole-v1", xlabel="environment steps", ylabel="mean return")
     plt.legend()
-    plt.savefig(figure, dpi=80)
+    plt.savefig(arguments.figure, dpi=80)
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)  # the networks are far too small for more
-    run(CONFIG, epsilon_greedy, best_mean, (sys.argv[1:] or ["docs/images/cartpole.png"])[0])
+    run(CONFIG, epsilon_greedy, best_mean, __doc__ or "", "cartpole")

@@ -2,12 +2,11 @@
 
 The loop is that of cartpole.py. Exploration is the heads' noise alone, and targets are soft.
 
-python docs/examples/cartpole_btr.py [figure.png]
+python docs/examples/cartpole_btr.py --help
 """
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from cartpole import CONFIG, Batch, quantiles, run
@@ -35,4 +34,4 @@ def munchausen(target: iqn_blocks.IQN, batch: Batch) -> Tensor:
 
 
 if __name__ == "__main__":
-    run(BTR_CONFIG, noise, munchausen, (sys.argv[1:] or ["docs/images/cartpole_btr.png"])[0])
+    run(BTR_CONFIG, noise, munchausen, __doc__ or "", "cartpole_btr")

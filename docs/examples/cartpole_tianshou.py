@@ -1,12 +1,11 @@
 """CartPole-v1 with tianshou's own IQN, from our float-only network and from tianshou's beside it.
 
-python docs/examples/cartpole_tianshou.py [seed ...]
+python docs/examples/cartpole_tianshou.py --help
 """
 
 from __future__ import annotations
 
 import copy
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -184,8 +183,11 @@ def mean_return(policy: IQNPolicy, episodes: int = 100, seed: int = TEST_SEED) -
 
 
 if __name__ == "__main__":
+    from arguments import read  # beside this file
+
+    seeds = read(__doc__, SEEDS).seeds
     torch.set_num_threads(1)  # the networks are far too small for more
-    for seed in [int(word) for word in sys.argv[1:]] or SEEDS:
+    for seed in seeds:
         for name, make in MODELS.items():
             run = train(make, seed)
             print(

@@ -3,13 +3,12 @@
 From a start state an agent enters the safe room or the risky one; what the room pays, a step later,
 is random. The risky one pays more on average and sometimes takes a lot: its return has two modes.
 
-python docs/examples/known_distribution.py [figure.png]
+python docs/examples/known_distribution.py --help
 """
 
 from __future__ import annotations
 
 import copy
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -146,4 +145,8 @@ def main(figure: str | Path, seeds: Sequence[int] = SEEDS) -> list[Result]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "docs/images/known_distribution.png")
+    from arguments import read  # beside this file
+
+    arguments = read(__doc__, SEEDS, "known_distribution.png")
+    torch.set_num_threads(1)  # the networks are far too small for more
+    main(arguments.figure, arguments.seeds)

@@ -4,14 +4,13 @@ On a 3×3 board are an agent and, in two corners, goals: red, green and blue. Th
 the number which goal pays; either ends the episode. Without the image a network cannot find a goal;
 without the number it takes the same goal whichever pays, and solves half of the boards at most.
 
-python docs/examples/pixels_and_floats.py [figure.png]
+python docs/examples/pixels_and_floats.py --help
 """
 
 from __future__ import annotations
 
 import copy
 import itertools
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -146,4 +145,8 @@ def main(figure: str | Path, seeds: Sequence[int] = SEEDS) -> dict[str, list[Cur
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "docs/images/pixels_and_floats.png")
+    from arguments import read  # beside this file
+
+    arguments = read(__doc__, SEEDS, "pixels_and_floats.png")
+    torch.set_num_threads(1)  # the networks are far too small for more
+    main(arguments.figure, arguments.seeds)

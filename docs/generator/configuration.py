@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
-from iqn_blocks.config import Config
+from iqn_blocks.config import Config, Part, thaw
 from iqn_blocks.config.block import Block
-from iqn_blocks.config.messages import child, wanted
+from iqn_blocks.config.keys import child, wanted
+from iqn_blocks.config.part import PartsOf
 
 ABOVE = """\
 # Configuration
@@ -33,7 +35,23 @@ assert eval(str(net.config)) == net.config
 ```
 
 Attributes are named like the keys: `net.config.nn.iqn.embedding_dimension`. A config object never
-changes, compares by value and can be hashed. To vary one, change what its `to_dict()` returns.
+changes, compares by value and can be hashed. `config.replace(nn={"iqn": {"k": 8}})` is a copy in
+which these keys are changed, block by block; a part that is chosen takes the place of the one that
+was there. `config.to_yaml()` is the text of a file.
+
+## Presets
+
+A preset is the configuration of a published network. `preset:` at the top level names one; the
+other keys are laid over its own, as `replace` lays them.
+
+```python
+by_name = iqn_blocks.build({"preset": "btr", "n_actions": 6, "nn": {"iqn": {"k": 16}}})
+assert by_name.config == iqn_blocks.presets.btr(6, nn={"iqn": {"k": 16}})
+print(iqn_blocks.list_presets())
+```
+
+Each is a function of `iqn_blocks.presets`, whose docstring names the source, and a YAML file beside
+it with every key that makes the network.
 
 ## Files
 
@@ -104,11 +122,14 @@ BELOW = """\
 
 A rule holds where the network has the parts it is about.
 
-- `nn.vis.cnn` and `nn.vis.transformer` exclude each other; so do `mlp` and `transformer` of a
-  decoder slot.
+- One part a slot: `nn.vis.cnn`, `nn.vis.transformer` and the named stems exclude each other; so do
+  the parts of a decoder slot, and those of `nn.float`.
 - `float_inputs_mean` and `float_inputs_std` have `float_input_dim` numbers each.
 - `float_input_dim: 0` needs a classic network with an image.
-- The image is at least 34 × 34 for the 4-layer CNN; IMPALA takes any size.
+- The image is at least 34 × 34 for the 4-layer CNN, 36 × 36 for the stem `nature`, 3 × 3 for
+  `minatar`; the others take any size.
+- A stem with the readout `tokens` needs `fusion_mode: unified`, or `post_concat` with
+  `post_concat_layout: token_sequence`.
 - `patch_size` divides width and height. A Hugging Face vision model takes 1 or 3 channels.
 - `n_heads` divides `d_model` in every native transformer; `d_model` of a decoder slot divides the
   state width `D`.
@@ -160,7 +181,12 @@ def default(block: type[Block], key: str) -> str:
     value = field.get_default(call_default_factory=True)
     if block is not Config:
         value = getattr(block(), key)
-    return "`{}`" if isinstance(value, Block) else f"`{json.dumps(value, default=dict)}`"
+    return "`{}`" if isinstance(value, Block) else f"`{json.dumps(thaw(value), default=_options)}`"
+
+
+def _options(part: Part) -> dict[str, Any]:
+    options: dict[str, Any] = thaw(part.options)
+    return options
 
 
 def table(block: type[Block]) -> str:
@@ -172,6 +198,9 @@ def table(block: type[Block]) -> str:
         accepted = wanted(block, key) if inner is None else "a block"
         if inner is not None and field.annotation is not inner:
             accepted += ", or null"
+        if any(isinstance(kind, PartsOf) for kind in field.metadata):
+            rows.append(f"| a [part](parts.md)'s name | {accepted} | – | {field.description} |")
+            continue
         name = f"`{key}` (or `{aliases[key]}`)" if key in aliases else f"`{key}`"
         rows.append(f"| {name} | {accepted} | {default(block, key)} | {field.description} |")
     return "\n".join(rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from docs.generator import configuration, topologies
+from docs.generator import configuration, parts, topologies
 from iqn_blocks import Config
 
 
@@ -12,6 +12,7 @@ def pages() -> dict[str, str]:
     """The text of every generated file by its path."""
     return {
         "docs/configuration.md": configuration.page(),
+        "docs/parts.md": parts.page(),
         "iqn_blocks/config.schema.json": schema(),
         **topologies.pages(),
     }

@@ -43,7 +43,8 @@ width `D` |
 `out_dim`; `n_tokens` if it gives tokens `(B, n_tokens, out_dim)` |
 | `floats` | `nn.float` | `F` | normalised floats `(B, F) -> (B, out_dim)` | `out_dim` |
 | `trunk` | `nn.encoder.fusion_encoder` | `T`, `d` | tokens `(B, T, d) -> (B, d)` | |
-| `core` | – | `D` | no part fills it yet | |
+| `core` | `nn.core` | `D` | `(s (B, D), memory (B, M), reset (B,) or None) -> (s, memory)` | \
+`state_dim`, the new width; `memory_dim`, the width `M`; `initial_memory(B)` |
 | `mixer` | `nn.iqn.mixer` | `D` | `(s (B, D), φ, K) -> x (R, out_dim)`; `φ` is `(R, P)`, or \
 `(K, P)` if the batch shares its levels | `phi_dim`, the width `P`; `out_dim` |
 | `head` | `nn.decoder.advantage`, `nn.decoder.value` | width, output shape | \

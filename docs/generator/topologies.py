@@ -12,9 +12,8 @@ import yaml
 
 import iqn_blocks
 from demo.tiny_vit import save_tiny_vit
-from docs.generator.diagram import diagram
-from docs.generator.graph import trace
 from iqn_blocks.describe import stages
+from iqn_blocks.diagram import svg
 
 Keys = dict[str, Any]
 
@@ -178,7 +177,7 @@ def pages() -> dict[str, str]:
             texts += _table(section, nets)
             if section.picture:
                 path = f"images/topology-{section.picture}.svg"
-                pictures[f"docs/{path}"] = diagram(trace(nets[section.pictured_row]))
+                pictures[f"docs/{path}"] = svg(nets[section.pictured_row])
                 keys = _yaml(section.rows[section.pictured_row])
                 texts.append(f"![Stages of the network with {keys}]({path})\n")
     return {"docs/topologies.md": "\n".join(texts), **pictures}

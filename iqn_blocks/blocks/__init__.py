@@ -7,6 +7,7 @@ from iqn_blocks.blocks.cores.gru import GRU
 from iqn_blocks.blocks.cores.lstm import LSTM
 from iqn_blocks.blocks.dense import HiddenLayer
 from iqn_blocks.blocks.floats import FloatMLP, FloatNormalization
+from iqn_blocks.blocks.fractions import FractionProposer
 from iqn_blocks.blocks.heads.head import Head
 from iqn_blocks.blocks.heads.mlp import mlp_head
 from iqn_blocks.blocks.heads.simba import Simba, SimbaHead
@@ -45,6 +46,7 @@ __all__ = [
     "Film",
     "FloatMLP",
     "FloatNormalization",
+    "FractionProposer",
     "Hadamard",
     "HadamaxStem",
     "Head",

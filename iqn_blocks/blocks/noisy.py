@@ -70,7 +70,7 @@ class NoisyLinear(nn.Module):
         return f"{self.in_features}, {self.out_features}, sigma0={self.sigma0}"
 
     def _set_noise(self, epsilon_in: Tensor, epsilon_out: Tensor) -> None:
-        if self.epsilon_in.device.type == "cpu" and self.epsilon_in.is_shared():
+        if self.epsilon_in.device.type == "cpu" and self.epsilon_in.is_shared():  # type: ignore[no-untyped-call]
             with torch.no_grad():
                 self.epsilon_in.copy_(epsilon_in)
                 self.epsilon_out.copy_(epsilon_out)

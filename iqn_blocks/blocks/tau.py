@@ -13,7 +13,8 @@ class TauEmbedding(nn.Module):
 
     ``i`` runs over ``embedding_dimension`` integers from ``cosine_start``. The cosines are computed
     in float32 (float64 for float64 parameters) whatever the parameters' dtype. ``phi_dim`` is the
-    width ``P`` that the mixer asks for.
+    width ``P`` that the mixer asks for. The paper has one layer; with ``n_layers`` above 1 further
+    ones follow, ``φ ← activation(W' φ + b')`` of width ``P``.
     """
 
     def __init__(
@@ -23,19 +24,26 @@ class TauEmbedding(nn.Module):
         *,
         cosine_start: int = 1,
         activation: Activation = "leaky_relu",
+        n_layers: int = 1,
     ) -> None:
         super().__init__()
         self.embedding_dimension = embedding_dimension
         self.cosine_start = cosine_start
         self.negative_slope = slope_below_zero(activation)
         self.projection = nn.Linear(embedding_dimension, phi_dim)
+        self.further = None
+        if n_layers > 1:
+            self.further = nn.ModuleList(nn.Linear(phi_dim, phi_dim) for _ in range(n_layers - 1))
 
     def forward(self, tau: Tensor) -> Tensor:
         dtype = self.projection.weight.dtype
         cosines = cosine_features(
             tau.to(wide_dtype(dtype)), self.embedding_dimension, self.cosine_start
         )
-        return activate_(self.projection(cosines.to(dtype)), self.negative_slope)
+        phi = activate_(self.projection(cosines.to(dtype)), self.negative_slope)
+        for layer in self.further or ():
+            phi = activate_(layer(phi), self.negative_slope)
+        return phi
 
     def extra_repr(self) -> str:
         last = self.cosine_start + self.embedding_dimension - 1

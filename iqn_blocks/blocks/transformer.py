@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -24,11 +23,10 @@ class SelfAttention(nn.Module):
     def __init__(self, d_model: int, n_heads: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.n_heads, self.dropout = n_heads, dropout
-        self.out_proj = nn.Linear(d_model, d_model)  # drawn first, as there
-        nn.init.zeros_(self.out_proj.bias)
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * d_model, d_model))
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * d_model))
-        nn.init.xavier_uniform_(self.in_proj_weight)
+        like = nn.MultiheadAttention(d_model, n_heads)
+        self.in_proj_weight, self.in_proj_bias = like.in_proj_weight, like.in_proj_bias
+        self.out_proj = nn.Linear(d_model, d_model)
+        self.out_proj.load_state_dict(like.out_proj.state_dict())
 
     def forward(self, x: Tensor) -> Tensor:
         batch, tokens, d_model = x.shape

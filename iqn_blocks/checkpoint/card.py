@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from iqn_blocks.checkpoint.saving import config_of
+from iqn_blocks._version import VERSION
 from iqn_blocks.describe import describe
-from iqn_blocks.network import IQN
+from iqn_blocks.network import IQN, config_of
 
 _LONGEST_LIST = 8  # numbers; longer ones are in config.json
 
@@ -63,14 +63,12 @@ actions = net.q_values(img, floats).argmax(-1)
 
 def model_card(net: IQN, repo_id: str) -> str:
     """The text of ``README.md``: how to load, shapes, parameters by stage, configuration."""
-    import iqn_blocks
-
     parameters = list(net.parameters())
     title, quoted = repo_id.rpartition("/")[2], json.dumps(repo_id)
     return _CARD.format(
         title=title if re.fullmatch(r"[\w.-]+", title) else _code(quoted),
         repo_id=quoted,
-        version=iqn_blocks.__version__,
+        version=VERSION,
         total=sum(p.numel() for p in parameters),
         frozen=sum(p.numel() for p in parameters if not p.requires_grad),
         quantiles=config_of(net).nn.iqn.n,

@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import save as encode_tensors
 from torch import Tensor
 
+from iqn_blocks._version import VERSION
 from iqn_blocks.config import Config
 from iqn_blocks.errors import CheckpointError, ConfigError
 from iqn_blocks.plain import show
@@ -86,8 +87,6 @@ class Manifest(NamedTuple):
 
     def encode(self, tensors: Mapping[str, Tensor]) -> tuple[bytes, bytes]:
         """The bytes of ``model.safetensors`` and of ``config.json``."""
-        import iqn_blocks
-
         settings = {
             "dtype": DTYPE_NAMES[self.dtype],
             "other_dtypes": {name: DTYPE_NAMES[d] for name, d in self.other_dtypes.items()},
@@ -99,7 +98,7 @@ class Manifest(NamedTuple):
         data = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
-            "library_version": iqn_blocks.__version__,
+            "library_version": VERSION,
             "weights_sha256": self.weights_sha256,
             **settings,
             "settings_sha256": sha256(canonical_json(settings)),

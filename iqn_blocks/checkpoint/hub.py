@@ -12,9 +12,9 @@ import torch
 from iqn_blocks.checkpoint.card import model_card
 from iqn_blocks.checkpoint.format import CONFIG_FILE, WEIGHTS_FILE
 from iqn_blocks.checkpoint.loading import load_folder
-from iqn_blocks.checkpoint.saving import is_writer, plain_network, save_pretrained
+from iqn_blocks.checkpoint.saving import is_writer
 from iqn_blocks.errors import CheckpointError
-from iqn_blocks.network import IQN
+from iqn_blocks.network import IQN, plain_network
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 
@@ -29,7 +29,7 @@ def from_pretrained(
     cache_dir: str | Path | None = None,
     trust_remote_code: bool = False,
 ) -> IQN:
-    """The network that :func:`save_pretrained` wrote, bit for bit, in the mode it was saved in.
+    """The network that ``save_pretrained`` wrote, bit for bit, in the mode it was saved in.
 
     Nothing is unpickled, and nothing stays tied to the files: they may change or vanish later.
 
@@ -83,7 +83,7 @@ def push_to_hub(
         commit_message: first line of the commit.
 
     Raises:
-        TypeError: as in :func:`save_pretrained`.
+        TypeError: as in :meth:`~iqn_blocks.IQN.save_pretrained`.
         ValueError: the network is sharded.
         OSError: the hub cannot be reached or refuses; the message says why.
     """
@@ -97,7 +97,7 @@ def push_to_hub(
     from huggingface_hub import HfApi
 
     with TemporaryDirectory() as folder:
-        save_pretrained(net, folder)
+        net.save_pretrained(folder)
         (Path(folder) / "README.md").write_text(model_card(net, repo_id), encoding="utf-8")
         try:
             api = HfApi(token=token)

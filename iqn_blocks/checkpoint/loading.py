@@ -1,107 +1,24 @@
-"""Reading a folder: its file first, all checks next, and only then a network."""
+"""A network from a folder: its file first, all checks next, and only then a network."""
 
 from __future__ import annotations
 
-import json
 import os
-import stat
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load as decode_tensors
 from torch import Tensor
 
+from iqn_blocks.assembly import assemble, route
 from iqn_blocks.blocks import ImageNormalization
-from iqn_blocks.build import assemble, route
 from iqn_blocks.checkpoint.backbones import checked_recipes
-from iqn_blocks.checkpoint.format import (
-    CONFIG_FILE,
-    DTYPE_NAMES,
-    FORMAT,
-    WEIGHTS_FILE,
-    Manifest,
-    checked_folder,
-    settings_in,
-    sha256,
-)
-from iqn_blocks.checkpoint.saving import is_channels_last, plain_network, state_tensors
+from iqn_blocks.checkpoint.format import DTYPE_NAMES
+from iqn_blocks.checkpoint.reading import Checkpoint, read_folder
+from iqn_blocks.checkpoint.saving import is_channels_last, state_tensors
 from iqn_blocks.config import TOPOLOGIES
 from iqn_blocks.errors import CheckpointError
 from iqn_blocks.hf import Models
-from iqn_blocks.network import IQN
-
-
-class Checkpoint(NamedTuple):
-    """A folder's content: ``tensors`` by name, in memory of their own.
-
-    They were read from ``path``, the manifest from ``source``.
-    """
-
-    manifest: Manifest
-    tensors: dict[str, Tensor]
-    path: Path
-    source: Path
-
-
-def read_folder(folder: str | os.PathLike[str]) -> Checkpoint:
-    """The content of a checkpoint folder; nothing of it stays tied to the files.
-
-    Raises:
-        CheckpointError: a file is missing, damaged or of a newer format.
-    """
-    folder = checked_folder(folder)
-    path = source = folder / WEIGHTS_FILE
-    content = read_bytes(path)
-    settings = settings_in(content or b"")
-    if settings is None:  # version 1
-        source = folder / CONFIG_FILE
-        settings = read_bytes(source)
-        if settings is None:
-            raise CheckpointError(
-                f"{path}: not found"
-                if content is None
-                else f"{path}: is damaged, or no checkpoint: it holds no settings, and there is no "
-                f"{CONFIG_FILE} beside it"
-            )
-    manifest = Manifest.decode(settings, source)
-    expected = manifest.weights_sha256
-    if content is None or sha256(content, expected) != expected:
-        other = folder / f"model-{expected}.safetensors"
-        spare = read_bytes(other)
-        if spare is None or sha256(spare) != expected:
-            if read_bytes(path) != content:  # another process has saved meanwhile
-                return read_folder(folder)
-            raise CheckpointError(
-                f"{path}: not found"
-                if content is None
-                else f"{path}: is damaged, incomplete or of another save: its SHA-256 is "
-                f"{sha256(content, expected)}, {source.name} names {expected}"
-            )
-        path, content = other, spare
-    try:
-        tensors = decode_tensors(content)
-    except Exception as error:  # the parser raises many types; each means the same here
-        raise CheckpointError(f"{path}: is not a safetensors file: {error}") from error
-    return Checkpoint(manifest, tensors, path, source)
-
-
-def is_checkpoint(folder: Path) -> bool:
-    """Whether a folder says that it is one of ours, or has a config.json too damaged to say it."""
-    weights = folder / WEIGHTS_FILE
-    if weights.is_file():  # opening a pipe would wait
-        with suppress(Exception), safe_open(weights, "pt") as file:
-            if FORMAT in (file.metadata() or {}):
-                return True
-    try:
-        config = read_bytes(folder / CONFIG_FILE)
-        data = {} if config is None else json.loads(config)
-    except (ValueError, RecursionError):  # CheckpointError is a ValueError
-        return True
-    return not isinstance(data, dict) or data.get("format") == FORMAT
+from iqn_blocks.network import IQN, plain_network
 
 
 def load_folder(
@@ -143,19 +60,6 @@ def load_weights(net: IQN, folder: str | os.PathLike[str]) -> None:
     checkpoint = read_folder(folder)
     _check(net, checkpoint)
     _copy(net, checkpoint.tensors)
-
-
-def read_bytes(path: Path) -> bytes | None:
-    """The content of a file, None where there is none: a save may remove it at any moment."""
-    try:
-        if stat.S_ISREG(path.stat().st_mode):  # what is no regular file may block, as a pipe does
-            return path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CheckpointError(f"{path}: cannot be read: {reason}") from error
-    raise CheckpointError(f"{path}: is not a file")
 
 
 def _empty_network(checkpoint: Checkpoint, trust_remote_code: bool) -> IQN:

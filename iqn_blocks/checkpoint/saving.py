@@ -17,33 +17,25 @@ from torch import Tensor, nn
 from iqn_blocks.checkpoint.format import CONFIG_FILE, DTYPES, WEIGHTS_FILE, Manifest, checked_folder
 from iqn_blocks.config import Config
 from iqn_blocks.hf.models import recipes
-from iqn_blocks.network import IQN
 
 _LEFTOVER = re.compile(r"\.iqn-blocks-[0-9a-f]+\.tmp|model-[0-9a-f]{64}\.safetensors")
 _STALE = 24 * 3600  # seconds: no save is still writing what it has not touched for so long
 _COMPILED = "_orig_mod."  # what torch.compile puts before the names inside a compiled module
 
 
-def save_pretrained(net: IQN, folder: str | os.PathLike[str]) -> None:
-    """Write ``model.safetensors`` and ``config.json`` into ``folder``, made if it does not exist.
+def save(
+    net: nn.Module, folder: str | os.PathLike[str], *, config: Config, dtype: torch.dtype
+) -> None:
+    """Write ``model.safetensors`` and ``config.json`` into ``folder``.
 
-    At every moment, also if the process dies, the disk fills or others save into the same folder,
-    it loads as one of the networks that were saved there. A compiled network is saved as the one
-    it was compiled from. Noise is saved as it is: a noisy network comes back with it. In a
-    :mod:`torch.distributed` job rank 0 writes, the others return at once; a network sharded by
-    ``fully_shard`` is saved whole, for which every rank must call this.
-
-    Raises:
-        CheckpointError: ``folder`` is a file, or empty.
-        TypeError: ``net`` is not a network of this library, or holds state that is no tensor.
-        OSError: the folder cannot be written; the message names the file.
+    ``dtype`` is that of the network's parameters. How a folder changes, and the errors, are told by
+    :meth:`iqn_blocks.IQN.save_pretrained`.
     """
-    net = plain_network(net)
     folder = checked_folder(folder)
     state = state_tensors(net)
     if not is_writer():
         return
-    weights, settings = encode(net, state)
+    weights, settings = _encode(net, state, config, dtype)
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / WEIGHTS_FILE, weights)
     _write(folder / CONFIG_FILE, settings)
@@ -58,51 +50,27 @@ def is_writer() -> bool:
     )
 
 
-def plain_network(net: nn.Module) -> IQN:
-    """The network itself, also where ``torch.compile`` wrapped it."""
-    plain = getattr(net, "_orig_mod", net)
-    if not isinstance(plain, IQN):
-        raise TypeError(
-            f"net: expected a network made by iqn_blocks.build, got {type(plain).__name__}"
-        )
-    return plain
-
-
-def config_of(net: IQN) -> Config:
-    """The configuration that a network was built from.
-
-    Raises:
-        ValueError: it was made by hand and has none.
-    """
-    if net.config is None:
-        raise ValueError(
-            "net: this network was made by hand and has no configuration, from which it could be "
-            "built again; save its state_dict, or register its parts and build it with "
-            "iqn_blocks.build"
-        )
-    return net.config
-
-
-def encode(net: IQN, state: Mapping[str, Tensor]) -> tuple[bytes, bytes]:
+def _encode(
+    net: nn.Module, state: Mapping[str, Tensor], config: Config, dtype: torch.dtype
+) -> tuple[bytes, bytes]:
     """The bytes of ``model.safetensors`` and of ``config.json``, of a network and its state."""
     # Copies: tensors that share memory, as tied weights do, are written once for each name.
     tensors = {
         name: tensor.to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, tensor in state.items()
     }
-    dtype = net.dtype
     manifest = Manifest(
-        config=config_of(net),
+        config=config,
         dtype=dtype,
         other_dtypes={name: t.dtype for name, t in tensors.items() if t.dtype != dtype},
         channels_last=[name for name, tensor in state.items() if is_channels_last(tensor)],
         training=net.training,
-        backbones=recipes(net.encoder),
+        backbones=recipes(net.get_submodule("encoder")),
     )
     return manifest.encode(tensors)
 
 
-def state_tensors(net: IQN, *, whole: bool = True) -> dict[str, Tensor]:
+def state_tensors(net: nn.Module, *, whole: bool = True) -> dict[str, Tensor]:
     """The network's state dict, under the names that it has uncompiled.
 
     ``whole`` gathers a network that is sharded: all ranks must ask, rank 0 gets whole tensors, the

@@ -5,7 +5,8 @@ from __future__ import annotations
 from iqn_blocks.config.fusion import Encoder, HfEmbedding
 from iqn_blocks.config.heads import Decoder, HeadSlot, Quantiles
 from iqn_blocks.config.inputs import Cnn, FloatInputs, FloatMlp, ImageSize, Transformer, Vision
-from iqn_blocks.config.loading import list_presets, load_config, parse
+from iqn_blocks.config.loading import load_config, parse
+from iqn_blocks.config.merge import list_presets
 from iqn_blocks.config.part import Part
 from iqn_blocks.config.routing import (
     TOPOLOGIES,

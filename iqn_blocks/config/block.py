@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_serializer, model_validator
+from pydantic import ConfigDict, ValidationError, model_serializer, model_validator
 
+from iqn_blocks.config.keys import Keys
 from iqn_blocks.config.merge import merge
 from iqn_blocks.config.messages import config_error
 from iqn_blocks.kinds import Json, Kind
@@ -22,17 +23,10 @@ AnyBlock = TypeVar("AnyBlock", bound="Block")
 WATCHED: ContextVar[set[tuple[int, str]] | None] = ContextVar("WATCHED", default=None)
 
 
-class Block(BaseModel):
+class Block(Keys):
     """A frozen block of keys; raises ConfigError, with every fault in it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-    # Other names of keys.
-    aliases: ClassVar[Mapping[str, str]] = {}
-    # Whether a bare name stands for the block with that one key.
-    takes_names: ClassVar[bool] = False
-    # Branches of which one is active: left out of :meth:`to_dict` when null.
-    branches: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, /, **keys: Any) -> None:
         try:
@@ -51,11 +45,6 @@ class Block(BaseModel):
         return super().__getattribute__(name)
 
     @classmethod
-    def names(cls) -> list[str]:
-        """The keys of the block."""
-        return list(cls.model_fields)
-
-    @classmethod
     def model_validate(cls: type[AnyBlock], obj: Any, **options: Any) -> AnyBlock:
         """The block that ``obj`` describes; raises ConfigError."""
         try:
@@ -68,25 +57,6 @@ class Block(BaseModel):
     def _read_block(cls, data: Any) -> Any:
         keys = cls.as_keys(data)
         return cls.fill(keys) if isinstance(keys, dict) else keys
-
-    @classmethod
-    def as_keys(cls, data: Any) -> Any:
-        """``data`` as a dict of the block's own names; what is no mapping as it is.
-
-        Any mapping is welcome, and an empty block may be written as nothing at all.
-        """
-        if data is None:
-            data = {}
-        if isinstance(data, str) and cls.takes_names:
-            data = {data: {}}
-        if not isinstance(data, Mapping):
-            return data
-        keys: dict[Any, Any] = {}
-        for key, value in data.items():
-            name = cls.aliases.get(key, key) if isinstance(key, str) else key
-            # An alias beside its name stays, to be reported as a key too many.
-            keys[key if name in data else name] = value
-        return keys
 
     @classmethod
     def fill(cls, keys: dict[Any, Any]) -> dict[Any, Any]:

@@ -9,9 +9,10 @@ from pydantic import Field
 
 from iqn_blocks.config.block import Block
 from iqn_blocks.config.part import Chooser, Part, PartOf, PartsOf
-from iqn_blocks.kinds import Bool, Choice, Count, NotNegative, Size
+from iqn_blocks.kinds import Bool, Choice, Count, Layers, NotNegative, Size
 from iqn_blocks.registry import Slot
 
+Fractions = Literal["sampled", "fqf"]
 SharedInput = Literal["post_tau"]
 DuelingOrNone = Literal["per_level", "at_midpoints", "none"]
 
@@ -23,8 +24,14 @@ class Quantiles(Block):
     cosine_start: Count = Field(
         default=1, description="First cosine index i; the last is i + E - 1."
     )
+    n_layers: Layers = Field(default=1, description="Layers of the projection of τ.")
     mixer: Annotated[str | Part, PartOf(slot="mixer")] = Field(
         default="hadamard", description="What brings state and embedding of τ together."
+    )
+    fractions: Annotated[Fractions, Choice.of(Fractions)] = Field(
+        default="sampled",
+        description="Where τ comes from that a call does not give: drawn, or n fractions that a "
+        "layer proposes for each state (FQF, arXiv:1911.02140), for q_values too.",
     )
     n: Size = Field(default=8, description="Quantiles K of a call that names none.")
     k: Size = Field(default=32, description="Midpoint quantiles that q_values averages over.")
@@ -70,6 +77,8 @@ class HeadSlot(Chooser):
 
     if TYPE_CHECKING:  # the parts that come with the library, so that editors know their names
         mlp: Any = None
+        simba: Any = None
+        simba_v2: Any = None
         transformer: Any = None
 
     @classmethod

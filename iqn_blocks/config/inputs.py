@@ -147,7 +147,11 @@ class Vision(Chooser):
 
     if TYPE_CHECKING:  # the parts that come with the library, so that editors know their names
         conv: Any = None
+        hadamax: Any = None
         impala: Any = None
+        impoola: Any = None
+        minatar: Any = None
+        nature: Any = None
 
     @classmethod
     def fill(cls, keys: dict[Any, Any]) -> dict[Any, Any]:
@@ -175,6 +179,9 @@ class FloatInputs(Chooser):
     parts: Annotated[tuple[Part, ...], PartsOf(slot="floats")] = Field(
         default=(), description="Another part in its place, under its name."
     )
+    if TYPE_CHECKING:  # as in Vision
+        simba: Any = None
+        simba_v2: Any = None
 
     @classmethod
     def fill(cls, keys: dict[Any, Any]) -> dict[Any, Any]:

@@ -13,12 +13,11 @@ from typing import Any
 
 import yaml
 
-from iqn_blocks.config.merge import merge
+from iqn_blocks.config.merge import PRESETS, list_presets, merge
 from iqn_blocks.config.schema import Config
 from iqn_blocks.errors import ConfigError
 from iqn_blocks.plain import MAX_DEPTH, MAX_VALUES, show
 
-PRESETS = Path(__file__).parents[1] / "presets"
 MAX_BYTES = 4 * 2**20
 MAX_NAME = 300
 _MAP, _LIST, _MERGE = (f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "merge"))
@@ -26,7 +25,7 @@ _NULLS = ("", "~", "null")
 _JSON_TOKEN = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?|[{}\[\]]')
 
 
-def parse(cfg: Config | Mapping[str, Any] | str | os.PathLike[str]) -> Config:
+def parse(cfg: Config | Mapping[str, Any] | str | os.PathLike[str] | None) -> Config:
     """The configuration from a config object, a mapping, or the path of a YAML or JSON file.
 
     ``preset: NAME`` at the top level stands for that preset's keys, over which the others are laid.
@@ -38,16 +37,12 @@ def parse(cfg: Config | Mapping[str, Any] | str | os.PathLike[str]) -> Config:
         return cfg
     if isinstance(cfg, str | os.PathLike):
         return load_config(cfg)
+    if cfg is None:
+        raise ConfigError(
+            "the configuration: found null; accepted: a mapping such as "
+            '{"n_actions": 5, "float_input_dim": 3}, a Config, or the path of a YAML or JSON file'
+        )
     return Config.model_validate(_with_preset(cfg))
-
-
-def list_presets() -> list[str]:
-    """Names of the presets, for ``preset: NAME`` in a configuration.
-
-    >>> "btr" in list_presets()
-    True
-    """
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 def _with_preset(cfg: Any) -> Any:
@@ -70,7 +65,10 @@ def load_config(path: str | os.PathLike[str]) -> Config:
             is not a valid configuration.
     """
     try:
-        return parse(read_file(path))
+        keys = read_file(path)
+        if "format_version" in keys:
+            raise ConfigError(_checkpoint(Path(path).parent))
+        return parse(keys)
     except ConfigError as error:
         raise type(error)(f"{_name(path)}: {error}") from None
 
@@ -80,10 +78,22 @@ def _name(path: str | os.PathLike[str]) -> str:
     return name if len(name) <= MAX_NAME and name.isprintable() else f"{name[:MAX_NAME]!r}…"
 
 
+def _checkpoint(folder: Path) -> str:
+    return (
+        f"found a checkpoint, or a part of one; accepted: a YAML or JSON file; load its network "
+        f"with iqn_blocks.from_pretrained({os.fspath(folder)!r}), which has its configuration as "
+        f".config"
+    )
+
+
 def read_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The plain data in a YAML or JSON file whose top level is a mapping; raises ConfigError."""
     readers = {".yaml": _read_yaml, ".yml": _read_yaml, ".json": _read_json}
     suffix = Path(path).suffix.lower()
+    if os.path.isfile(os.path.join(path, "model.safetensors")):  # False for impossible names
+        raise ConfigError(_checkpoint(Path(path)))
+    if suffix == ".safetensors":
+        raise ConfigError(_checkpoint(Path(path).parent))
     if suffix not in readers:
         raise ConfigError(f"found the suffix {suffix!r}; accepted: {', '.join(readers)}")
     text = _text(Path(path))

@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from iqn_blocks.config.messages import child
-from iqn_blocks.registry import list_parts
+from iqn_blocks.config.keys import Keys, child
+from iqn_blocks.kinds import Kind
 
-if TYPE_CHECKING:
-    from iqn_blocks.config.block import Block
+PRESETS = Path(__file__).parents[1] / "presets"
 
 
-def merge(block: type[Block], base: Mapping[Any, Any], own: object) -> Any:
+def list_presets() -> list[str]:
+    """Names of the presets, for ``preset: NAME`` in a configuration.
+
+    >>> "btr" in list_presets()
+    True
+    """
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def merge(block: type[Keys], base: Mapping[Any, Any], own: object) -> Any:
     """``own`` laid over ``base``, key by key: two descriptions of one ``block``.
 
     A part that ``own`` chooses takes the place of another in ``base``; options of the same part are
     merged. What is no mapping is given back as it is, for the schema to name.
     """
-    from iqn_blocks.config.part import Chooser, PartOf
-
     own = block.as_keys(own)
     if not isinstance(own, Mapping):
         return own
-    merged = dict(base)
-    if issubclass(block, Chooser):
-        choices = {*list_parts(block.slot), *block.branches}
-        if any(key in choices and value is not None for key, value in own.items()):
-            merged = {k: v for k, v in base.items() if k not in choices or k in own}
-        own = {key: block.in_our_names(key, value) for key, value in own.items()}
+    merged, choices = dict(base), block.choices()
+    if any(key in choices and value is not None for key, value in own.items()):
+        merged = {k: v for k, v in base.items() if k not in choices or k in own}
+    own = {key: block.in_our_names(key, value) for key, value in own.items()}
     for key, value in own.items():
         field = block.model_fields.get(key)
         inner = None if field is None else child(block, key)
@@ -37,7 +42,8 @@ def merge(block: type[Block], base: Mapping[Any, Any], own: object) -> Any:
             nullable = field is not None and field.annotation is not inner
             value = None if value is None and nullable else merge(inner, below, value)
         elif isinstance(below, Mapping) and isinstance(value, Mapping):
-            one_part = field is not None and any(isinstance(m, PartOf) for m in field.metadata)
+            kinds = [] if field is None else [m for m in field.metadata if isinstance(m, Kind)]
+            one_part = any(kind.holds_part for kind in kinds)
             if not one_part or set(below) == set(value):
                 value = _plain(below, value)
         merged[key] = value

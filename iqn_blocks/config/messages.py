@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from collections.abc import Sequence
+from typing import Any
 
 from pydantic import ValidationError
 
+from iqn_blocks.config.keys import Keys, all_keys, block_at, wanted
 from iqn_blocks.errors import ConfigError
 from iqn_blocks.plain import show
 
-if TYPE_CHECKING:
-    from iqn_blocks.config.block import Block
-
 MAX_LINES = 100
+# What other libraries call a thing that has another key here.
+ELSEWHERE = {
+    "frame_stack": "stacked frames are image channels: set nn.vis.in_channels",
+    "n_frames": "stacked frames are image channels: set nn.vis.in_channels",
+    "stem": "a stem is a key of nn.vis by its name, such as nn.vis.impala",
+}
 MAX_KEY = 80
 
 
@@ -28,7 +32,7 @@ def join(faults: Sequence[str], more: int = 0) -> str:
     return "\n".join([f"{len(faults) + more} faults in the configuration:", *lines])
 
 
-def config_error(block: type[Block], error: ValidationError) -> ConfigError:
+def config_error(block: type[Keys], error: ValidationError) -> ConfigError:
     """The error to raise for what pydantic found in a ``block``."""
     found = error.errors(include_url=False)
     for entry in found:
@@ -40,14 +44,14 @@ def config_error(block: type[Block], error: ValidationError) -> ConfigError:
     return ConfigError(join(lines, len(rest)))
 
 
-def _lines(block: type[Block], entry: Any) -> list[str]:
+def _lines(block: type[Keys], entry: Any) -> list[str]:
     if entry["type"] != "part":
         return [_line(block, entry)]
     path = dotted(entry["loc"]).removesuffix(".parts")
     return [f"{path}.{below}".strip(".") + f": {text}" for below, text in entry["ctx"]["faults"]]
 
 
-def _line(block: type[Block], entry: Any) -> str:
+def _line(block: type[Keys], entry: Any) -> str:
     loc, kind = entry["loc"], entry["type"]
     path = dotted(loc) or "top level"
     if kind == "extra_forbidden":
@@ -59,8 +63,11 @@ def _line(block: type[Block], entry: Any) -> str:
         accepts = wanted(block_at(block, loc[:-1]), str(loc[-1]))
         return f"{path}: missing; accepted: {accepts}; add this key"
     if kind == "model_type":
-        keys = ", ".join(block_at(block, loc).names())
-        return f"{path}: found {show(entry['input'])}; accepted: a block with the keys {keys}"
+        names = block_at(block, loc).names()
+        keys = ", ".join(names)
+        found = f"{path}: found {show(entry['input'])}; accepted: a block with the keys {keys}"
+        is_short = len(names) <= 3
+        return f"{found}; write {{{': …, '.join(names)}: …}}" if is_short else found
     return f"{path}: {entry['msg']}"
 
 
@@ -77,48 +84,12 @@ def _short(key: str) -> str:
     return key if key.isprintable() and len(key) <= MAX_KEY else f"{key[:MAX_KEY]!r}…"
 
 
-def wanted(block: type[Block], key: str) -> str:
-    """What the key of a block accepts, in words."""
-    for extra in block.model_fields[key].metadata:
-        if hasattr(extra, "accepts"):
-            return str(extra.accepts)
-    return "a block of keys"
-
-
-def child(block: type[Block], key: str) -> type[Block] | None:
-    """The block under a key, if it is one."""
-    from iqn_blocks.config.block import Block
-
-    annotation = block.model_fields[key].annotation
-    for option in (annotation, *get_args(annotation)):
-        if isinstance(option, type) and issubclass(option, Block):
-            return option
-    return None
-
-
-def block_at(block: type[Block], loc: Sequence[str | int]) -> type[Block]:
-    """The block at a path that is known to exist."""
-    for part in loc:
-        inner = child(block, str(part))
-        assert inner is not None, loc
-        block = inner
-    return block
-
-
-def all_keys(block: type[Block], above: str = "") -> Iterator[tuple[str, str]]:
-    """Name and dotted path of every key, from the top down."""
-    for key in block.names():
-        path = f"{above}{key}"
-        yield key, path
-        inner = child(block, key) if key in block.model_fields else None
-        if inner is not None:
-            yield from all_keys(inner, f"{path}.")
-
-
-def _unknown(root: type[Block], loc: Sequence[str | int], value: object) -> str:
+def _unknown(root: type[Keys], loc: Sequence[str | int], value: object) -> str:
     key, block = str(loc[-1]), block_at(root, loc[:-1])
     if key in block.aliases:
         return f"given beside {block.aliases[key]}, which means the same; keep one of them"
+    if key in ELSEWHERE:
+        return f"unknown key; {ELSEWHERE[key]}"
     valid = [*block.names(), *block.aliases]
     near = difflib.get_close_matches(key[:MAX_KEY], valid, 1)
     if near:

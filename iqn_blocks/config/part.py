@@ -105,6 +105,7 @@ class PartKind(Kind):
 class PartOf(PartKind):
     """A part of ``slot``: its bare name, or its name over its options."""
 
+    holds_part: ClassVar[bool] = True
     slot: Slot = "trunk"
 
     @property
@@ -210,6 +211,10 @@ class Chooser(Block):
         """The keys of the block: its own, and the parts."""
         own = [name for name in cls.model_fields if name != "parts"]
         return [*own, *(name for name in list_parts(cls.slot) if name not in own)]
+
+    @classmethod
+    def choices(cls) -> set[str]:
+        return {*list_parts(cls.slot), *cls.branches}
 
     @classmethod
     def collect(cls, keys: dict[Any, Any]) -> None:

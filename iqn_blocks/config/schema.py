@@ -7,7 +7,7 @@ Attribute names are the keys of the YAML file. A default that depends on other k
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, model_validator
@@ -17,6 +17,7 @@ from iqn_blocks.config.block import Block
 from iqn_blocks.config.fusion import Encoder
 from iqn_blocks.config.heads import Decoder, Quantiles
 from iqn_blocks.config.inputs import Cnn, FloatInputs, Vision
+from iqn_blocks.config.merge import list_presets
 from iqn_blocks.config.messages import join
 from iqn_blocks.config.part import Part, PartOf
 from iqn_blocks.config.rules import cross_faults
@@ -27,6 +28,7 @@ from iqn_blocks.kinds import (
     Choice,
     Count,
     Finite,
+    Json,
     NotNegative,
     NotPositive,
     OwnKeys,
@@ -38,6 +40,10 @@ from iqn_blocks.kinds import (
     Text,
 )
 from iqn_blocks.plain import FrozenMapping
+
+if TYPE_CHECKING:
+    from pydantic import GetJsonSchemaHandler
+    from pydantic_core.core_schema import CoreSchema
 
 FusionMode = Literal["none", "vision_transformer", "post_concat", "unified"]
 Init = Literal["orthogonal", "pytorch"]
@@ -171,6 +177,17 @@ class Config(Block):
     )
     nn: Nn = Field(default_factory=Nn, description="The network.")
     btr: Btr = Field(default_factory=Btr, description="Ingredients of Beyond The Rainbow.")
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> Json:
+        """A file may begin with a preset, which can bring the number of floats with it."""
+        reference = super().__get_pydantic_json_schema__(core, handler)
+        whole = handler.resolve_ref_schema(reference)
+        meaning = "Preset over whose keys the others are laid; in files and mappings."
+        whole["properties"]["preset"] = {"enum": list_presets(), "description": meaning}
+        whole["required"] = ["n_actions"]
+        whole["anyOf"] = [{"required": [key]} for key in ("preset", "float_input_dim")]
+        return reference
 
     def to_yaml(self) -> str:
         """The text of a YAML file that :func:`iqn_blocks.load_config` reads as an equal one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
 from iqn_blocks.blocks import FloatNormalization, native_encoder
 from iqn_blocks.config import Config, Transformer, floats_part, stem_part, trunk_part
@@ -99,6 +99,17 @@ def native_or_identity(block: Transformer) -> nn.Module:
         ff_mult=block.ff_mult,
         dropout=block.dropout,
     )
+
+
+def given(x: Tensor | None, name: str) -> Tensor:
+    """The input of that name.
+
+    Raises:
+        TypeError: there is none.
+    """
+    if x is None:
+        raise TypeError(f"{name}: this encoder reads it, got None; pass a tensor")
+    return x
 
 
 def freeze(encoder: nn.Module, groups: Mapping[str, bool], *, others: bool = False) -> None:

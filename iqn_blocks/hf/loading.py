@@ -153,12 +153,17 @@ def leads_elsewhere(config: object) -> str:
         # Attention of the whole model is chosen below, whatever its configuration says.
         chosen = outermost and "attn_implementation" in name
         if (
-            (name in _LEADS_ELSEWHERE and value)
+            (name in _LEADS_ELSEWHERE and value and not _is_plain_name(name, value))
             or ("implementation" in name and value not in _PLAIN and not chosen)
             or name.startswith("__")  # Python's own attributes, such as __dict__
         ):
             return name
     return ""
+
+
+def _is_plain_name(key: str, value: object) -> bool:
+    """Whether it names an architecture inside timm, and no place such as ``hf-hub:owner/name``."""
+    return key == "architecture" and isinstance(value, str) and not set(":/\\") & set(value)
 
 
 def items(config: object) -> Iterator[tuple[str, Any, bool]]:

@@ -181,7 +181,9 @@ def _is_usual(module: nn.Module) -> bool:
     """Whether a module of a known type computes what other systems compute under these names."""
     if isinstance(module, MapReadout):
         return module.readout in ("flatten", "max")
-    return not isinstance(module, IQN) or module.dueling == "per_level"
+    if isinstance(module, IQN):
+        return module.dueling == "per_level" and module.value_head is not None
+    return True
 
 
 def _no_names(naming: Naming, foreign: Sequence[str]) -> CheckpointError:

@@ -9,7 +9,6 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from iqn_blocks.checkpoint.saving import plain_network
 from iqn_blocks.errors import CheckpointError
 from iqn_blocks.interop._naming import (
     SPECTRAL_PARAMETRIZATION,
@@ -18,7 +17,7 @@ from iqn_blocks.interop._naming import (
     table,
 )
 from iqn_blocks.interop._transfer import export, read, write
-from iqn_blocks.network import IQN
+from iqn_blocks.network import IQN, config_of, plain_network
 
 Variant = Literal["atari", "wii"]
 
@@ -92,11 +91,12 @@ def _body() -> Iterator[tuple[str, str]]:
 
 def _atari_heads(net: IQN) -> Iterator[tuple[str, str]]:
     """A head is one sequence: Linear, [LayerNorm], activation, readout."""
-    for name, head in (("value", net.value_head), ("advantage", net.advantage_head)):
+    layer_norm = config_of(net).btr.use_layer_norm
+    for name in ("value", "advantage"):
         branch = f"dueling.{name}_branch"
         yield f"{name}_head.hidden.0.linear", f"{branch}.0"
         yield f"{name}_head.hidden.0.norm", f"{branch}.1"
-        yield f"{name}_head.readout", f"{branch}.{2 if head.first_hidden.norm is None else 3}"
+        yield f"{name}_head.readout", f"{branch}.{3 if layer_norm else 2}"
 
 
 # The head's branch there, and the letter in the names of its layers.

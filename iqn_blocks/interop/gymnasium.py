@@ -7,10 +7,24 @@ from typing import Any
 
 from iqn_blocks.config import Config, parse
 from iqn_blocks.errors import ConfigError
+from iqn_blocks.plain import show
+
+_UNBOUNDED = 1e30  # bounds of floats without any are infinite, or the dtype's largest number
+
+
+def config_from_env(env: Any, **overrides: Any) -> Config:
+    """A configuration whose inputs and actions fit an environment, vectorised or not.
+
+    It has the spaces of one environment, ``single_observation_space`` and ``single_action_space``
+    where there are such. ``overrides`` and errors are those of :func:`config_from_spaces`.
+    """
+    observations = getattr(env, "single_observation_space", env.observation_space)
+    actions = getattr(env, "single_action_space", env.action_space)
+    return config_from_spaces(observations, actions, **overrides)
 
 
 def config_from_spaces(observation_space: Any, action_space: Any, **overrides: Any) -> Config:
-    """A configuration whose inputs and actions fit two gymnasium spaces.
+    """A configuration whose inputs and actions fit two gymnasium spaces of one environment.
 
     Observations: ``Box`` of rank 1, the float vector; ``Box`` of rank 3 ``(C, H, W)`` or rank 2
     ``(H, W)``, the image; or a ``Dict`` of one of each under any keys. Actions: ``Discrete(A)``, or
@@ -20,10 +34,53 @@ def config_from_spaces(observation_space: Any, action_space: Any, **overrides: A
     block by block.
 
     Raises:
-        ConfigError: a space of another kind or shape, or an override of what the spaces decide.
+        ConfigError: a space of another kind or shape, the spaces of a vectorised environment, or an
+            override of what the spaces decide.
     """
+    _refuse_vectorised(observation_space, action_space)
     derived = {**_actions(action_space), **_observations(observation_space)}
     return parse(_merge(derived, overrides, ""))
+
+
+def _refuse_vectorised(observation_space: Any, action_space: Any) -> None:
+    """Refuse spaces that hold a row for each of several environments, as far as they show it.
+
+    A pixel has the same finite bounds as its neighbours; the entries of a vector often have not.
+    ``N`` environments have ``N`` actions and observations with ``N`` rows, which an image of ``N``
+    rows and blocks of ``N`` actions would have too. Up to four channels are taken for a frame
+    stack.
+    """
+    from gymnasium import spaces
+
+    boxes = [box for box in _entries(observation_space) if isinstance(box, spaces.Box)]
+    rows = {box.shape[0] if len(box.shape) > 1 else 0 for box in boxes}
+    sizes: Any = action_space.nvec if isinstance(action_space, spaces.MultiDiscrete) else []
+    is_stack = len(boxes) == 1 and len(boxes[0].shape) == 3 and len(sizes) <= 4
+    as_many = len(sizes) > 1 and rows == {len(sizes)} and not is_stack
+    vectors = [box for box in boxes if len(box.shape) == 2 and not _looks_like_pixels(box)]
+    if as_many or vectors or any(len(box.shape) > 3 for box in boxes):
+        raise ConfigError(
+            f"observation_space: found {show(observation_space)} with {show(action_space)}, which "
+            f"looks like the spaces of a vectorised environment; accepted: those of one "
+            f"environment; take env.single_observation_space and env.single_action_space, or "
+            f"config_from_env(env); if it is an image all the same, write nn.vis yourself"
+        )
+
+
+def _looks_like_pixels(box: Any) -> bool:
+    low, high = box.low.min(), box.high.max()
+    return bool(
+        abs(low) < _UNBOUNDED
+        and high < _UNBOUNDED
+        and (box.low == low).all()
+        and (box.high == high).all()
+    )
+
+
+def _entries(space: Any) -> list[Any]:
+    from gymnasium import spaces
+
+    return list(space.spaces.values()) if isinstance(space, spaces.Dict) else [space]
 
 
 def _actions(space: Any) -> dict[str, Any]:
@@ -44,7 +101,7 @@ def _actions(space: Any) -> dict[str, Any]:
 def _observations(space: Any) -> dict[str, Any]:
     from gymnasium import spaces
 
-    boxes: list[Any] = list(space.spaces.values()) if isinstance(space, spaces.Dict) else [space]
+    boxes = _entries(space)
     ranks = [len(box.shape) if isinstance(box, spaces.Box) else 0 for box in boxes]
     vectors = [box for box, rank in zip(boxes, ranks, strict=True) if rank == 1]
     images = [box for box, rank in zip(boxes, ranks, strict=True) if rank in (2, 3)]

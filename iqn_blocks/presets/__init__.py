@@ -13,11 +13,13 @@ from iqn_blocks.config.merge import merge
 
 __all__ = [
     "btr",
+    "fqf",
     "impoola_iqn",
     "iqn",
     "linesight",
     "list_presets",
     "minatar",
+    "recurrent_iqn",
     "simba_iqn",
 ]
 
@@ -46,10 +48,22 @@ def btr(n_actions: int, in_channels: int = 4, **keys: Any) -> Config:
     return _preset("btr", _image(in_channels), keys, n_actions=n_actions)
 
 
+def fqf(n_actions: int, in_channels: int = 4, **keys: Any) -> Config:
+    """FQF (arXiv:1911.02140) for 84×84 Atari frames; uint8 images, no floats.
+
+    :func:`iqn`, and one Linear layer that proposes 32 fractions for each state. The paper gives no
+    number of parameters; its layers have 1 991 430 for 6 actions, as this network.
+
+    Raises:
+        ConfigError: a key that is not valid.
+    """
+    return _preset("fqf", _image(in_channels), keys, n_actions=n_actions)
+
+
 def impoola_iqn(n_actions: int, in_channels: int = 3, **keys: Any) -> Config:
     """IQN on Impoola's stem (arXiv:2503.05546) for 64×64 Procgen frames; uint8 images, no floats.
 
-    IMPALA of twice the usual width and the mean over positions; heads of width 256, that paper's
+    IMPALA of twice the usual width and the mean over positions; a head of width 256, that paper's
     Linear layer. Its quantile path is that of :func:`iqn`; the paper has DQN and PPO behind the
     stem, so that there is no number of parameters to compare with.
 
@@ -62,9 +76,9 @@ def impoola_iqn(n_actions: int, in_channels: int = 3, **keys: Any) -> Config:
 def iqn(n_actions: int, in_channels: int = 4, **keys: Any) -> Config:
     """IQN (arXiv:1806.06923) for 84×84 Atari frames; uint8 images, no floats.
 
-    The stem of DQN, 64 cosines from ``i = 0``, heads of width 512, ReLU and PyTorch's
-    initialisation. The paper's network has no value head: without it ours has its 1 891 046
-    parameters for 6 actions, a sum of its layers, since the paper gives no number.
+    The stem of DQN, 64 cosines from ``i = 0``, one head of width 512 without dueling, ReLU and
+    PyTorch's initialisation. The paper gives no number of parameters; its layers have 1 891 046 for
+    6 actions, as this network.
 
     Raises:
         ConfigError: a key that is not valid.
@@ -88,14 +102,28 @@ def linesight(n_actions: int = 12, float_input_dim: int = 184, **keys: Any) -> C
 def minatar(n_actions: int, in_channels: int, **keys: Any) -> Config:
     """IQN on the stem of MinAtar (arXiv:1903.03176): 10×10 grids of any number of channels.
 
-    One convolution and heads of width 128, which are the layers of that paper's DQN; stem and
-    advantage head have its number of parameters. The quantile path is that of :func:`iqn`. Grids
-    are 0 or 1: pass them as floats, since uint8 images are divided by 255.
+    One convolution and a head of width 128, the layers of that paper's DQN, whose parameters these
+    are. The quantile path is that of :func:`iqn`. Grids are 0 or 1: pass them as floats, since
+    uint8 images are divided by 255.
 
     Raises:
         ConfigError: a key that is not valid.
     """
     return _preset("minatar", _image(in_channels), keys, n_actions=n_actions)
+
+
+def recurrent_iqn(n_actions: int, in_channels: int = 4, **keys: Any) -> Config:
+    """:func:`iqn` with the memory and the dueling heads of R2D2; uint8 images, no floats.
+
+    The stem of DQN, an LSTM of 512 units, heads of width 512, as "Recurrent experience replay in
+    distributed reinforcement learning" (ICLR 2019) has them. Its LSTM reads the last reward and
+    action too: give them as floats (``float_input_dim``) for that. It gives no number of
+    parameters.
+
+    Raises:
+        ConfigError: a key that is not valid.
+    """
+    return _preset("recurrent_iqn", _image(in_channels), keys, n_actions=n_actions)
 
 
 def simba_iqn(n_actions: int, float_input_dim: int, **keys: Any) -> Config:

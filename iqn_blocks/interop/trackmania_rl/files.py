@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load as decode_tensors
 from torch import Tensor
 
-from iqn_blocks.build import assemble
-from iqn_blocks.checkpoint.loading import read_bytes
+from iqn_blocks.assembly import assemble
+from iqn_blocks.checkpoint.reading import read_bytes
 from iqn_blocks.config import Config, parse
 from iqn_blocks.config.loading import read_file
 from iqn_blocks.errors import CheckpointError, ConfigError

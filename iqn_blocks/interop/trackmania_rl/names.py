@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from torch import nn
+
 from iqn_blocks.blocks import Head
 from iqn_blocks.config import Config, route, vision_branch
 from iqn_blocks.interop._naming import SPECTRAL_HOOK, Naming
-from iqn_blocks.network import IQN
+from iqn_blocks.network import IQN, config_of
 
 # Names there that belong to the quantile path; all others belong to the state encoder.
 QUANTILE_PATH = ("iqn_fc.", "A_head.", "A_head_multi.", "V_head.")
@@ -15,7 +17,7 @@ QUANTILE_PATH = ("iqn_fc.", "A_head.", "A_head_multi.", "V_head.")
 
 def parts(net: IQN) -> dict[str, str]:
     """Path of a module or tensor here to its path there."""
-    config = net.config
+    config = config_of(net)
     names = {"tau_embedding.projection": "iqn_fc.0"}
     for ours, theirs in _encoder(config).items():
         names[f"encoder.{ours}"] = theirs
@@ -32,9 +34,10 @@ NAMING = Naming(
 
 
 def _head(
-    head: Head, ours: str, theirs: str, readout: str | None, layer_norm: bool
+    head: nn.Module | None, ours: str, theirs: str, readout: str | None, layer_norm: bool
 ) -> Iterator[tuple[str, str]]:
     """One sequence: [trunk], (Linear, [LayerNorm], activation)…, readout."""
+    assert isinstance(head, Head)  # other types are refused before
     has_trunk = head.trunk is not None
     if has_trunk:
         yield f"{ours}.trunk.encoder", f"{theirs}.0.enc"

@@ -8,13 +8,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from iqn_blocks.blocks import FloatNormalization
-from iqn_blocks.checkpoint.saving import plain_network
 from iqn_blocks.config import route
 from iqn_blocks.interop._hf_names import current_names
 from iqn_blocks.interop._naming import Row, normalized, table
 from iqn_blocks.interop._transfer import export, read, write
 from iqn_blocks.interop.trackmania_rl.names import NAMING, QUANTILE_PATH
-from iqn_blocks.network import IQN
+from iqn_blocks.network import IQN, config_of, plain_network
 
 
 def load_state_dict(
@@ -72,7 +71,7 @@ def lacks_stats(net: nn.Module, state_dict: Mapping[str, Any]) -> bool:
     So it is with classic networks from before 2026, if the configuration has statistics.
     """
     network = plain_network(net)
-    config = network.config
+    config = config_of(network)
     given = None not in (config.float_inputs_mean, config.float_inputs_std)
     names = {row.theirs for row in table(network, NAMING) if _is_stat(row)}
     return given and route(config) == "classic" and names.isdisjoint(normalized(state_dict, NAMING))

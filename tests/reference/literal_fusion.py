@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests.literal_trackmania import QuantilePath, image_head, image_width, native
 from tests.reference import hf
+from tests.reference.literal import QuantilePath, image_head, image_width, native
 
 Models = Mapping[str, nn.Module]  # the Hugging Face models under their names in the body
 
@@ -40,7 +40,10 @@ class Body(nn.Module):
     def add_float_mlp(self, width: int) -> None:
         count = config_floats(self.config)
         self.float_feature_extractor = nn.Sequential(
-            nn.Linear(count, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
+            nn.Linear(count, width),
+            nn.ReLU(inplace=True),
+            nn.Linear(width, width),
+            nn.ReLU(inplace=True),
         )
 
     def normal(self, floats: Tensor) -> Tensor:
@@ -204,7 +207,7 @@ class Fusion(Body):
             widths = [tokens * self.d, *[c.hidden_dim] * (c.n_layers - 1)]
             layers: list[nn.Module] = []
             for before, after in pairwise(widths):
-                layers += [nn.Linear(before, after), nn.ReLU()]
+                layers += [nn.Linear(before, after), nn.ReLU(inplace=True)]
                 layers += [nn.Dropout(c.dropout)] if c.dropout else []
             self.fusion_mlp_mod = nn.Sequential(*layers, nn.Linear(widths[-1], self.d))
         elif self.kind == "cnn":
@@ -212,7 +215,7 @@ class Fusion(Body):
             layers, before = [], self.d
             for after in c.hidden_channels:
                 layers.append(nn.Conv1d(before, after, c.kernel_size, padding=c.kernel_size // 2))
-                layers += [nn.ReLU(), *([nn.Dropout1d(c.dropout)] if c.dropout else [])]
+                layers += [nn.ReLU(inplace=True), *([nn.Dropout1d(c.dropout)] if c.dropout else [])]
                 before = after
             tail = nn.Sequential(nn.AdaptiveAvgPool1d(1), nn.Flatten(), linear(before, self.d))
             self.fusion_cnn_mod = nn.Sequential(nn.Sequential(*layers), tail)

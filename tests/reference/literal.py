@@ -1,7 +1,9 @@
 """trackmania_rl's classic network and the code of BTR, as plain modules under their own names.
 
 Written from the equations: what counts is that the state dicts have the names and shapes which
-those systems save, and that the networks compute from them what the equations say.
+those systems save, and that the networks compute from them what the equations say. They are also
+what the benchmarks compare with, so they are written as well as plain PyTorch allows: activations
+in place, and everything fit for channels-last convolutions.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ Wrap = Callable[[nn.Module], nn.Module]
 
 
 def activation(config: Any) -> nn.Module:
-    return nn.ReLU() if config.nn.activation == "relu" else nn.LeakyReLU(0.01)
+    relu = config.nn.activation == "relu"
+    return nn.ReLU(inplace=True) if relu else nn.LeakyReLU(0.01, inplace=True)
 
 
 class NoisyByMatrix(nn.Module):
@@ -52,7 +55,8 @@ class Residual(nn.Module):
         self.conv_1 = wrap(nn.Conv2d(width, width, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv_1(self.conv_0(x.relu()).relu())
+        residual: Tensor = self.conv_1(self.conv_0(x.relu()).relu_())
+        return residual.add_(x)
 
 
 class Stage(nn.Module):
@@ -75,7 +79,7 @@ def image_head(config: Any, norm: Wrap = spectral_norm) -> nn.Sequential:
     if cnn.use_impala_cnn:
         widths = [vis.in_channels, *(16 * cnn.impala_model_size * n for n in (1, 2, 2))]
         layers = [Stage(a, b, inner, outer) for a, b in pairwise(widths)]
-        layers.append(nn.ReLU())
+        layers.append(nn.ReLU(inplace=True))
     else:
         before = vis.in_channels
         for after, kernel, stride in ((16, 4, 2), (32, 4, 2), (64, 3, 2), (32, 3, 1)):
@@ -89,7 +93,8 @@ def image_head(config: Any, norm: Wrap = spectral_norm) -> nn.Sequential:
 def image_width(image_head: nn.Module, config: Any) -> int:
     size = config.nn.vis.image_size
     frame = torch.zeros(1, config.nn.vis.in_channels, size.height, size.width)
-    return int(image_head(frame).shape[1])
+    with torch.no_grad():  # the old spectral norm keeps its result, which must allow a deepcopy
+        return int(image_head(frame).shape[1])
 
 
 def native(block: Any, width: int) -> nn.TransformerEncoder:
@@ -231,7 +236,7 @@ class Btr(nn.Module):
         stages = [
             Stage(before, after, norm, lambda layer: layer) for before, after in pairwise(widths)
         ]
-        self.conv = nn.Sequential(*stages, nn.ReLU())
+        self.conv = nn.Sequential(*stages, nn.ReLU(inplace=True))
         self.pool = nn.AdaptiveMaxPool2d(pool)
         state = widths[-1] * pool * pool
         self.cos_embedding = nn.Linear(64, state)
@@ -242,7 +247,10 @@ class Btr(nn.Module):
         for name, outputs in (("value", 1), ("advantage", actions)):
             norm = [nn.LayerNorm(width)] if layer_norm else []
             branch = nn.Sequential(
-                NoisyByMatrix(state, width), *norm, nn.ReLU(), NoisyByMatrix(width, outputs)
+                NoisyByMatrix(state, width),
+                *norm,
+                nn.ReLU(inplace=True),
+                NoisyByMatrix(width, outputs),
             )
             self.dueling.add_module(f"{name}_branch", branch)
 
@@ -250,7 +258,7 @@ class Btr(nn.Module):
         """``(B, K, A)``."""
         state = self.pool(self.conv(frames.to(tau.dtype) / 255)).flatten(1)
         cosines = torch.cos(math.pi * torch.arange(64).to(tau) * tau[:, :, None])
-        x = state[:, None] * self.cos_embedding(cosines).relu()
+        x = state[:, None] * self.cos_embedding(cosines).relu_()
         advantage = self.dueling.advantage_branch(x)
         return self.dueling.value_branch(x) + advantage - advantage.mean(-1, keepdim=True)
 
@@ -265,7 +273,7 @@ class WiiBtr(Btr):
             branch.add_module(f"fc1{letter}", NoisyByMatrix(state, width))
             if layer_norm:
                 branch.add_module(f"LN_{letter}", nn.LayerNorm(width))
-            branch.add_module(f"act{letter}", nn.ReLU())
+            branch.add_module(f"act{letter}", nn.ReLU(inplace=True))
             branch.add_module(f"fc2{letter}", NoisyByMatrix(width, outputs))
             self.add_module(f"linear_layers{letter}", branch)
         self.linear_layers = nn.Module()

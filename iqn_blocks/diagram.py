@@ -1,18 +1,27 @@
-"""A graph of stages as an SVG picture, inputs at the top and `q` at the bottom."""
+"""A network's stages as an SVG picture, inputs at the top and ``q`` at the bottom."""
 
 from __future__ import annotations
 
 from html import escape
 
-from docs.generator.graph import Graph, Node
+from iqn_blocks.graph import Graph, Node, trace
+from iqn_blocks.network import IQN
 
 COLUMN, ROW = 236, 98  # distance between centres
 WIDTH, HEIGHT, JOIN = 216, 66, 26  # of a box; of a join's circle or pill
 MARGIN = 16
 
 
-def diagram(graph: Graph) -> str:
-    """The picture, as the text of an SVG file."""
+def svg(net: IQN) -> str:
+    """The picture, as the text of an SVG file. The network runs once, on examples.
+
+    >>> import iqn_blocks
+    >>> net = iqn_blocks.build({"n_actions": 3, "float_input_dim": 2, "nn": {
+    ...     "vis": {"no_image": True}}})
+    >>> svg(net).startswith("<svg")
+    True
+    """
+    graph = trace(net)
     rows = _rows(graph)
     x = _columns(graph, rows)
     left = min(x.values())

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from iqn_blocks import IQN
-from iqn_blocks.describe import Stage, stages
+from iqn_blocks.describe import Stage, eval_mode, stages, unwrapped
+from iqn_blocks.network import IQN
 
 BATCH, QUANTILES = 2, 2
 JOINS = {"MulBackward0": "⊙", "CatBackward0": "concat", "AddBackward0": "+"}
@@ -32,24 +32,31 @@ class Graph(NamedTuple):
 
 def trace(net: IQN) -> Graph:
     """Run the network once and follow every stage's input back to what it was made of."""
+    net = unwrapped(net)
     shown = {stage.name: stage for stage in stages(net) if stage.name not in ("encoder", "q")}
     tracer = _Tracer()
     inputs = _differentiable_inputs(net)
     for name, tensor in inputs.items():
         shape = ", ".join(["K·B" if name == "tau" else "B", *map(str, tensor.shape[1:])])
         tracer.add_leaf(Node(name, "", f"({shape})"), tensor)
-    handles = [tracer.watch(net.get_submodule(name), stage) for name, stage in shown.items()]
-    q, _ = net.eval()(inputs.get("img"), inputs.get("floats"), QUANTILES, inputs["tau"])
-    for handle in handles:
-        handle.remove()
+    handles = []
+    try:
+        for name, stage in shown.items():
+            handles.append(tracer.watch(net.get_submodule(name), stage))
+        with torch.enable_grad(), eval_mode(net):
+            q = net(inputs.get("img"), inputs.get("floats"), QUANTILES, inputs["tau"])[0]
+    finally:
+        for handle in handles:
+            handle.remove()
     shape = ", ".join(map(str, q.shape[1:]))
-    tracer.add_stage(Node("q", "dueling", f"(K·B, {shape})"), [q], joined=False)
+    kind = "dueling" if net.value_head is not None else "values"
+    tracer.add_stage(Node("q", kind, f"(K·B, {shape})"), [q], joined=False)
     return Graph(tracer.nodes, tracer.edges)
 
 
 def _differentiable_inputs(net: IQN) -> dict[str, Tensor]:
     img, floats = net.example_inputs(BATCH)
-    tau = torch.rand(QUANTILES * BATCH, 1)
+    tau = torch.rand(QUANTILES * BATCH, 1, device=net.device)
     given = {"img": img, "floats": floats, "tau": tau}
     return {name: x.requires_grad_() for name, x in given.items() if x is not None}
 
@@ -71,8 +78,9 @@ class _Tracer:
         parameters = f" · {stage.parameters:,}" if stage.parameters else ""
         node = Node(stage.name, stage.kind, f"({', '.join(stage.shape)}){parameters}")
 
-        def record(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        def record(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             self.add_stage(node, [x for x in args if isinstance(x, Tensor)])
+            output = output[0] if isinstance(output, tuple) else output  # a core gives a memory too
             self.makers[output.grad_fn] = node.name
 
         return module.register_forward_hook(record)
@@ -81,7 +89,7 @@ class _Tracer:
         sources: list[str] = []
         for tensor in inputs:
             if tensor.grad_fn is None:
-                sources.append(next(name for leaf, name in self.leaves if leaf is tensor))
+                sources += [name for leaf, name in self.leaves if leaf is tensor]
             elif joined:
                 sources.append(self._source(tensor.grad_fn))
             else:
@@ -101,7 +109,7 @@ class _Tracer:
         sources = [self._source(part) for part in parts]
         name = f"join of {' and '.join(sources)}"
         if all(node.name != name for node in self.nodes):
-            self.nodes.append(Node(name, JOINS[fn.name()], ""))
+            self.nodes.append(Node(name, JOINS.get(fn.name(), "…"), ""))
             self.edges += [(source, name) for source in sources]
         return name
 

@@ -1,0 +1,1 @@
+"""Finished networks made fast: the folded copy for acting, and its onnxruntime engine."""

@@ -1,0 +1,73 @@
+"""Whether a copy for acting gives the values of its network."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from iqn_blocks.blocks import SpectralNormConv2d
+from iqn_blocks.fast.folded import InferenceIQN, fold
+from iqn_blocks.functional import midpoints, wide_dtype
+from iqn_blocks.network import IQN
+
+TOLERANCE = 1e-4  # of the largest value
+ROUNDED_TOLERANCE = 1e-2  # where PyTorch was told to round the operands of matrix products
+
+
+def check_foldable(net: object) -> None:
+    """Refuse a network whose folded copy would give other values.
+
+    Raises:
+        TypeError: ``net`` is not an IQN, but a subclass, a wrapper or a copy.
+        ValueError: it has no values, or the copy's differ.
+    """
+    if isinstance(net, InferenceIQN):
+        raise TypeError(
+            "net: found a copy made by optimize_for_inference; use it as it is, or pass the "
+            "network that it was made from"
+        )
+    if type(net) is not IQN:
+        raise TypeError(
+            f"net: found {type(net).__module__}.{type(net).__qualname__}, accepted is an "
+            f"iqn_blocks.IQN itself, since a copy loses the methods of another class; give IQN the "
+            f"change as a part (encoder, mixer, head), or pass the network inside a wrapper"
+        )
+    if net.device.type == "meta":
+        raise ValueError(
+            "net: found parameters on the meta device, which have no values; load some first, as "
+            "with net.to_empty(device='cpu') and net.load_state_dict(…)"
+        )
+    exact = torch.get_float32_matmul_precision() == "highest"
+    accepted = TOLERANCE if exact else ROUNDED_TOLERANCE
+    error = _error(net)
+    if not error <= accepted:
+        raise ValueError(
+            f"net: found other values in the folded copy, by {error:.2g} of the largest; accepted "
+            f"is {accepted:g}. Hooks and changed methods of a part that is folded (Head, "
+            f"NoisyLinear, SpectralNormConv2d, IQN) are lost in a copy; random parts and weights "
+            f"that are not finite differ too. Put the change into a class of your own, which is "
+            f"kept as it is, or act with the network itself"
+        )
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """``max|found − expected| / max|expected|``."""
+    scale = expected.abs().max().clamp(min=torch.finfo(expected.dtype).tiny)
+    return ((found - expected).abs().max() / scale).item()
+
+
+@torch.no_grad()
+def _error(net: IQN) -> float:
+    """How far the copy's values are from the network's; NaN where they are not numbers."""
+    net = copy.deepcopy(net).eval().to(wide_dtype(net.dtype))
+    for layer in net.modules():
+        if type(layer) is SpectralNormConv2d:
+            layer.iterate_in_eval = False  # a copy keeps the vectors of the moment
+    folded, inputs = fold(net), net.example_inputs(2)
+    tau = midpoints(3, device=net.device, dtype=net.dtype)
+    with torch.autocast(net.device.type, enabled=False):
+        mean = relative_error(folded.q_values(*inputs), net.q_values(*inputs))
+        each = relative_error(folded(*inputs, 3, tau)[0], net(*inputs, 3, tau)[0])
+    return mean if mean > each or mean != mean else each

@@ -1,0 +1,199 @@
+"""The folded copy's ``q_values`` in onnxruntime, the fastest way to act on a CPU."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any, NamedTuple, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from iqn_blocks.export import Acting, example_image, to_onnx
+from iqn_blocks.fast.check import TOLERANCE, relative_error
+from iqn_blocks.fast.folded import FoldedIQN, InferenceIQN
+from iqn_blocks.functional import mask_actions
+from iqn_blocks.network import IQN, ExampleInputs
+
+Array = TypeVar("Array", bound=Any)  # a tensor or a NumPy array
+HEADS = "net.advantage_head."  # the names of the heads' weights begin so
+
+
+class _Graph(NamedTuple):
+    """A network without its weights, as bytes of an ONNX model, and the names of the weights."""
+
+    built_in: bytes
+    heads_bound: bytes
+    weights: list[str]
+
+
+class _Version(NamedTuple):
+    """The weights of one moment."""
+
+    session: Any
+    built_in: dict[str, Any]  # the session reads this memory
+    heads: dict[str, Any]  # handed over with each call; empty where they are built in
+
+
+class OnnxIQN:
+    """What :func:`~iqn_blocks.optimize_for_inference` gives for ``engine="onnxruntime"``.
+
+    It acts on the CPU in float32, whatever the network's device and dtype, with as many threads as
+    ``torch.get_num_threads()`` says when it is made.
+
+    All weights are built into a session, which :meth:`refresh` makes anew in milliseconds. The
+    first :meth:`refresh_heads` after that makes one that takes the heads' weights at each call, so
+    that new noise at every step costs no session. The graph is exported once.
+
+    Any threads may call :meth:`q_values` while another one refreshes: a call sees the weights from
+    before or from after, never a mixture.
+
+    Args:
+        net: the network.
+        noise: take over the noise of the moment; False leaves it out.
+        image_dtype: uint8, or a floating dtype for images that are normalised already.
+
+    Raises:
+        ImportError: a package of the extra ``onnx`` is missing.
+        ValueError: the exported graph gives other values than the network.
+    """
+
+    def __init__(
+        self, net: IQN, *, noise: bool = True, image_dtype: torch.dtype = torch.uint8
+    ) -> None:
+        if importlib.util.find_spec("onnxruntime") is None:
+            raise ImportError("onnxruntime is missing: pip install 'iqn-blocks[onnx]'")
+        self.threads = torch.get_num_threads()
+        self.image_dtype = torch.uint8 if image_dtype == torch.uint8 else torch.float32
+        self.copy = InferenceIQN(net, noise=noise).to("cpu", torch.float32)
+        self.config, self.n_actions, self.n_offsets = net.config, net.n_actions, net.n_offsets
+        self.inputs = net.inputs._replace(any_image_size=False)
+        self._graph = _export(self.copy.folded, self.image_dtype)
+        self._version = self._start(heads_bound=False)
+        examples = self.example_inputs(2)
+        error = relative_error(self.q_values(*examples), self.copy.q_values(*examples))
+        if not error <= TOLERANCE:
+            raise ValueError(
+                f"net: found other values in onnxruntime, by {error:.2g} of the largest; accepted "
+                f"is {TOLERANCE:g}; use engine='torch'"
+            )
+
+    def q_values(
+        self,
+        img: Array | None = None,
+        floats: Array | None = None,
+        *,
+        tau: Array | None = None,
+        risk: Callable[[Tensor], Tensor] | None = None,
+        mask: Array | None = None,
+    ) -> Array:
+        """As :meth:`IQN.q_values`; NumPy arrays give a NumPy array, tensors a tensor on the CPU.
+
+        PyTorch computes it where ``tau`` or ``risk`` is given.
+
+        Raises:
+            TypeError: an input is missing or has an unusable dtype.
+            ValueError: shapes that do not fit the network or each other.
+        """
+        given = (img, floats, tau, mask)
+        as_numpy = any(x is not None and not isinstance(x, Tensor) for x in given)
+        image, numbers, fractions, allowed = map(_tensor, given)
+        if fractions is None and risk is None:
+            q = self._run(image, numbers)
+        else:
+            q = self.copy.q_values(image, numbers, tau=fractions, risk=risk)
+        if allowed is not None:
+            q = mask_actions(q, allowed)
+        result: Any = q.numpy() if as_numpy else q
+        return cast(Array, result)
+
+    def refresh(self, net: IQN) -> None:
+        """As :meth:`InferenceIQN.refresh`."""
+        self.copy.refresh(net)
+        self._version = self._start(heads_bound=False)
+
+    def refresh_heads(self, net: IQN) -> None:
+        """As :meth:`InferenceIQN.refresh_heads`."""
+        self.copy.refresh_heads(net)
+        if self._version.heads:
+            self._version = self._version._replace(heads=self._weights(self._version.heads))
+        else:
+            self._version = self._start(heads_bound=True)
+
+    def example_inputs(self, batch: int = 1) -> ExampleInputs:
+        """As :meth:`IQN.example_inputs`, with images of the dtype that is taken."""
+        img, floats = self.copy.example_inputs(batch)
+        return ExampleInputs(example_image(img, self.image_dtype), floats)
+
+    def _run(self, img: Tensor | None, floats: Tensor | None) -> Tensor:
+        self.inputs.check(img, floats)
+        version = self._version
+        feeds = dict(version.heads)
+        if img is not None and self.inputs.image_shape is not None:
+            if (img.dtype == torch.uint8) != (self.image_dtype == torch.uint8):
+                raise TypeError(
+                    f"img: found {img.dtype}, but this copy takes {self.image_dtype}; make it with "
+                    f"optimize_for_inference(net, engine='onnxruntime', image_dtype={img.dtype})"
+                )
+            feeds["img"] = _array(img.to(self.image_dtype))
+        if floats is not None:
+            feeds["floats"] = _array(floats.to(torch.float32))
+        return torch.from_numpy(version.session.run(["q"], feeds)[0])
+
+    def _start(self, *, heads_bound: bool) -> _Version:
+        """A version of the copy's weights, with a session of its own."""
+        import onnxruntime as ort
+
+        weights = self._weights(self._graph.weights)
+        heads = {n: weights.pop(n) for n in list(weights) if heads_bound and n.startswith(HEADS)}
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.add_external_initializers(
+            list(weights), [ort.OrtValue.ortvalue_from_numpy(w) for w in weights.values()]
+        )
+        model = self._graph.heads_bound if heads else self._graph.built_in
+        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return _Version(session, weights, heads)
+
+    def _weights(self, names: Any) -> dict[str, Any]:
+        return {name: _array(_tensor_of(self.copy.folded, name)) for name in names}
+
+
+def _export(folded: FoldedIQN, image_dtype: torch.dtype) -> _Graph:
+    """The graph of a folded network; each session is given the weights."""
+    import onnx
+
+    model = to_onnx(Acting(folded), image_dtype, optimize=False).model_proto
+    weights = [t for t in model.graph.initializer if _tensor_of(folded, t.name) is not None]
+    for tensor in weights:
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="given to the session")
+    names = [tensor.name for tensor in weights]
+    built_in = model.SerializeToString()
+    for tensor in weights:
+        if tensor.name.startswith(HEADS):
+            model.graph.input.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+            model.graph.initializer.remove(tensor)
+    return _Graph(built_in, model.SerializeToString(), names)
+
+
+def _tensor_of(folded: FoldedIQN, name: str) -> Any:
+    """The tensor that an exported graph knows by a name; None for a constant of the graph."""
+    try:
+        return attrgetter(name.removeprefix("net."))(folded)
+    except AttributeError:
+        return None
+
+
+def _tensor(x: Any) -> Tensor | None:
+    if x is None or isinstance(x, Tensor):
+        return None if x is None else x.detach().cpu()
+    return torch.from_numpy(x if x.flags.writeable else x.copy())
+
+
+def _array(x: Tensor) -> Any:
+    return x.detach().contiguous().numpy()

@@ -1,0 +1,131 @@
+"""Both heads and the dueling as one part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from iqn_blocks.blocks import Head, HiddenLayer
+from iqn_blocks.blocks.activation import activate_
+from iqn_blocks.fast.plain import is_linear, linear, plain_copy, weight_and_bias
+from iqn_blocks.functional import dueling, mean_over_quantiles
+
+
+def both_heads(value: nn.Module, advantage: nn.Module) -> FoldedHeads | PlainHeads:
+    """``Q = V + Adv − mean_A Adv`` as a part, folded where both heads are exactly a Head."""
+    heads = [h for h in (value, advantage) if type(h) is Head and is_linear(h.readout)]
+    if len(heads) == 2:
+        return FoldedHeads(*heads)
+    return PlainHeads(value, advantage)
+
+
+class PlainHeads(nn.Module):
+    """Heads as they are, ``(R, D) -> (R, *out_shape)``; ``mean_over=K`` averages ``K·B`` rows."""
+
+    def __init__(self, value: nn.Module, advantage: nn.Module) -> None:
+        super().__init__()
+        self.out_shape = advantage.out_shape
+        self.value, self.advantage = plain_copy(value), plain_copy(advantage)
+
+    def forward(self, x: Tensor, mean_over: int | None = None) -> Tensor:
+        q = dueling(self.value(x), self.advantage(x))
+        return q if mean_over is None else mean_over_quantiles(q, mean_over)
+
+
+class FoldedHeads(nn.Module):
+    """Both heads as one: ``Q = W [h_V, h_A] + b``, ``(R, D) -> (R, *out_shape)``.
+
+    ``h_V``, ``h_A`` are the heads' hidden features, in which ``V + Adv − mean_A Adv`` is linear.
+    First layers that differ in their weights alone are one layer. ``mean_over=K`` averages the
+    features of ``K·B`` rows before the readout.
+    """
+
+    def __init__(self, value: Head, advantage: Head) -> None:
+        super().__init__()
+        self.out_shape = advantage.out_shape
+        self.readout = linear(*_readout(value, advantage))
+        self.first = None
+        if _first_layers_alike(value, advantage):
+            self.first = PairOfLayers(value.hidden[0], advantage.hidden[0])
+        self.value, self.advantage = (
+            plain_copy(head.hidden[1:] if self.first is not None else _layers(head))
+            for head in (value, advantage)
+        )
+
+    def forward(self, x: Tensor, mean_over: int | None = None) -> Tensor:
+        features = self.features(x)
+        if mean_over is not None:
+            features = mean_over_quantiles(features, mean_over)
+        q: Tensor = self.readout(features)
+        return q.view(q.shape[0], *self.out_shape)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Hidden features, the value head's first: ``(R, D) -> (R, H_V + H_A)``."""
+        v = a = x
+        if self.first is not None:
+            both: Tensor = self.first(x)
+            if not self.value and not self.advantage:
+                return both
+            v, a = torch.split(both, self.first.widths, dim=1)
+        return torch.cat([self.value(v), self.advantage(a)], dim=1)
+
+
+class PairOfLayers(nn.Module):
+    """Two hidden layers that read one vector: ``(R, D) -> (R, H_1 + H_2)``."""
+
+    norm_weight: Tensor
+    norm_bias: Tensor
+
+    def __init__(self, first: Any, second: Any) -> None:
+        super().__init__()
+        pairs = zip(weight_and_bias(first.linear), weight_and_bias(second.linear), strict=True)
+        self.linear = linear(*(torch.cat(pair) for pair in pairs))
+        self.widths = [first.linear.out_features, second.linear.out_features]
+        self.norm_eps = None if first.norm is None else first.norm.eps
+        self.negative_slope = first.negative_slope
+        if first.norm is not None:
+            for name in ("weight", "bias"):
+                pair = [getattr(layer.norm, name) for layer in (first, second)]
+                self.register_buffer(f"norm_{name}", torch.stack(pair))
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden: Tensor = self.linear(x)
+        if self.norm_eps is not None:
+            pair = hidden.view(-1, *self.norm_weight.shape)
+            pair = F.layer_norm(pair, self.widths[1:], eps=self.norm_eps)
+            hidden = torch.addcmul(self.norm_bias, pair, self.norm_weight).flatten(1)
+        return activate_(hidden, self.negative_slope)
+
+
+def _readout(value: Head, advantage: Head) -> tuple[Tensor, Tensor]:
+    """``W (N·A, H_V + H_A)`` and ``b``, centred over the actions of each offset."""
+    (w_v, b_v), (w_a, b_a) = (weight_and_bias(head.readout) for head in (value, advantage))
+    w_a = w_a.view(*advantage.out_shape, -1)
+    w_a = (w_a - w_a.mean(-2, keepdim=True)).flatten(0, -2)
+    b_a = b_a.view(advantage.out_shape)
+    b_a = (b_a - b_a.mean(-1, keepdim=True)).flatten()
+    return torch.cat([w_v.expand(len(w_a), -1), w_a], dim=1), b_v + b_a
+
+
+def _layers(head: Head) -> nn.Sequential:
+    """What comes before the readout."""
+    return nn.Sequential(*(() if head.trunk is None else (head.trunk,)), *head.hidden)
+
+
+def _first_layers_alike(value: Head, advantage: Head) -> bool:
+    kinds = [_kind(next(iter(_layers(head)), None)) for head in (value, advantage)]
+    return kinds[0] is not None and kinds[0] == kinds[1]
+
+
+def _kind(layer: Any) -> object:
+    """What two hidden layers share that can be one; None for any other layer."""
+    if type(layer) is not HiddenLayer or not is_linear(layer.linear):
+        return None
+    if layer.norm is None:
+        return (layer.negative_slope,)
+    if type(layer.norm) is not nn.LayerNorm or layer.norm.bias is None:
+        return None
+    return layer.negative_slope, layer.norm.normalized_shape, layer.norm.eps

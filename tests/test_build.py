@@ -1,0 +1,86 @@
+"""Arguments of ``build``, and what it says about things that are no configuration."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import iqn_blocks
+from iqn_blocks import build
+
+SMALL = {
+    "n_actions": 2,
+    "float_input_dim": 3,
+    "nn": {"vis": {"no_image": True}, "decoder": {"dense_hidden_dimension": 8}},
+    "btr": {"use_noisy_linear": True},
+}
+
+
+def weights(net: iqn_blocks.IQN) -> torch.Tensor:
+    return torch.cat([p.detach().double().flatten() for p in net.parameters()])
+
+
+def test_a_seed_gives_the_weights_and_leaves_the_global_generator() -> None:
+    before = torch.get_rng_state()
+    first = build(SMALL, seed=3)
+    assert torch.equal(before, torch.get_rng_state())
+    torch.rand(5)
+    assert torch.equal(weights(first), weights(build(SMALL, seed=3)))
+    assert not torch.equal(weights(first), weights(build(SMALL, seed=4)))
+    torch.manual_seed(3)
+    assert torch.equal(weights(first), weights(build(SMALL)))
+
+
+def test_without_a_seed_the_global_generator_is_used() -> None:
+    assert not torch.equal(weights(build(SMALL)), weights(build(SMALL)))
+
+
+def test_dtype_and_device() -> None:
+    net = build(SMALL, dtype=torch.float64, seed=3)
+    assert net.dtype == torch.float64
+    assert torch.equal(weights(net), weights(build(SMALL, seed=3)))
+    assert build(SMALL, device="meta").device.type == "meta"
+    with torch.device("meta"):
+        assert build(SMALL, seed=3).device.type == "meta"
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", torch.int64])
+def test_other_dtypes_are_refused(dtype) -> None:
+    with pytest.raises(TypeError, match=r"dtype: got .*accepted: .*torch\.bfloat16"):
+        build(SMALL, dtype=dtype)
+
+
+def test_keys_as_arguments() -> None:
+    with pytest.raises(TypeError, match=r'found the arguments n_actions; .*build\(\{"n_actions"'):
+        build(n_actions=3)
+
+
+@pytest.mark.parametrize("arguments", [(), (None,)])
+def test_nothing_is_no_configuration(arguments) -> None:
+    with pytest.raises(iqn_blocks.ConfigError, match=r"the configuration: found null; .*a mapping"):
+        build(*arguments)
+
+
+@pytest.mark.parametrize("name", ["", "model.safetensors", "config.json"])
+@pytest.mark.parametrize("read", [build, iqn_blocks.load_config])
+def test_a_checkpoint_is_no_configuration(tmp_path, name, read) -> None:
+    build(SMALL).save_pretrained(tmp_path)
+    with pytest.raises(iqn_blocks.ConfigError) as error:
+        read(tmp_path / name)
+    assert f"iqn_blocks.from_pretrained({str(tmp_path)!r})" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"frame_stack": 4}, "frame_stack: unknown key; .*set nn.vis.in_channels"),
+        ({"nn": {"vis": {"stem": "impala"}}}, r"nn\.vis\.stem: .*such as nn\.vis\.impala"),
+        (
+            {"nn": {"vis": {"image_size": [84, 84]}}},
+            r"image_size: found \[84, 84\].*write \{width: …, height: …\}",
+        ),
+    ],
+)
+def test_keys_of_other_libraries(keys, message) -> None:
+    with pytest.raises(iqn_blocks.ConfigError, match=message):
+        build({"n_actions": 2, "float_input_dim": 3, **keys})
