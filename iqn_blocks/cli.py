@@ -17,15 +17,14 @@ import yaml
 import iqn_blocks
 from iqn_blocks import presets
 from iqn_blocks.checkpoint.format import WEIGHTS_FILE
-from iqn_blocks.checkpoint.saving import config_of
 from iqn_blocks.config import Config, parse
 from iqn_blocks.config.commented import commented
-from iqn_blocks.config.loading import PRESETS, read_file
-from iqn_blocks.config.merge import merge
+from iqn_blocks.config.loading import read_file
+from iqn_blocks.config.merge import PRESETS, merge
 from iqn_blocks.errors import ConfigError
 from iqn_blocks.interop import btr, trackmania_rl
 from iqn_blocks.interop.trackmania_rl.files import read_weights
-from iqn_blocks.network import IQN
+from iqn_blocks.network import IQN, config_of
 from iqn_blocks.registry import Slot, find_part, list_parts, options_of
 
 EXAMPLES = """\

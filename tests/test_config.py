@@ -53,8 +53,9 @@ nn:
     fusion_mlp: {hidden_dim: 512, n_layers: 2, dropout: 0.0}
     fusion_cnn: {hidden_channels: [256, 256], kernel_size: 3, dropout: 0.0}
     hf_embedding: {model_name_or_path: "", trust_remote_code: false, hidden_dropout_prob: 0.0}
-  iqn: {embedding_dimension: 128, cosine_start: 1, mixer: hadamard, n: 8, k: 32,
-        kappa: 0.005, freeze: false}
+  core: null
+  iqn: {embedding_dimension: 128, cosine_start: 1, n_layers: 1, mixer: hadamard,
+        fractions: sampled, n: 8, k: 32, kappa: 0.005, freeze: false}
   decoder:
     shared_input: post_tau
     dense_hidden_dimension: 1024

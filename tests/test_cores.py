@@ -250,7 +250,7 @@ def test_core_by_hand():
 def test_unknown_core():
     with pytest.raises(
         iqn_blocks.ConfigError,
-        match=r"nn\.core: 'gur' \(str\) is not registered; did you mean 'gru'\?",
+        match=r"nn\.core: 'gur' is not registered; did you mean 'gru'\?",
     ):
         iqn_blocks.build(tiny_float(nn={"core": "gur"}))
     with pytest.raises(

@@ -452,7 +452,8 @@ def test_own_encoder_through_the_registry():
         def forward(self, img, floats):
             return floats * self.scale
 
-    config = tiny_float(nn={"topology": "test_sum_of_floats", "topology_options": {"scale": 3.0}})
+    own = {"topology": "test_sum_of_floats", "topology_options": {"scale": 3.0}}
+    config = {"n_actions": 3, "float_input_dim": 5, "nn": {**own, "vis": {"no_image": True}}}
     assert "test_sum_of_floats" in iqn_blocks.list_parts("topology")
     assert iqn_blocks.route(config) == "test_sum_of_floats"
     net = iqn_blocks.build(config)

@@ -7,7 +7,7 @@ from typing import Any
 
 from iqn_blocks.config import Config, Part, thaw
 from iqn_blocks.config.block import Block
-from iqn_blocks.config.keys import child, wanted
+from iqn_blocks.config.keys import Keys, child, wanted
 from iqn_blocks.config.part import PartsOf
 
 ABOVE = """\
@@ -161,7 +161,7 @@ that a new one can do without ([Bring your checkpoint](checkpoints_trackmania.md
 """
 
 
-def blocks(block: type[Block], path: str = "") -> dict[type[Block], list[str]]:
+def blocks(block: type[Keys], path: str = "") -> dict[type[Keys], list[str]]:
     """Every block with all places where it occurs, from the top down."""
     found = {block: [path]}
     for key in block.model_fields:
@@ -172,7 +172,7 @@ def blocks(block: type[Block], path: str = "") -> dict[type[Block], list[str]]:
     return found
 
 
-def default(block: type[Block], key: str) -> str:
+def default(block: type[Keys], key: str) -> str:
     """The default as one writes it in YAML."""
     field = block.model_fields[key]
     if field.is_required():
@@ -189,7 +189,7 @@ def _options(part: Part) -> dict[str, Any]:
     return options
 
 
-def table(block: type[Block]) -> str:
+def table(block: type[Keys]) -> str:
     """One row for each key of a block."""
     aliases = {name: alias for alias, name in block.aliases.items()}
     rows = ["| key | accepted | default | meaning |", "|---|---|---|---|"]

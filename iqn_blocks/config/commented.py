@@ -7,11 +7,10 @@ from typing import Any
 
 import yaml
 
-from iqn_blocks.config.block import Block
-from iqn_blocks.config.messages import child
+from iqn_blocks.config.keys import Keys, child
 
 
-def commented(block: type[Block], keys: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+def commented(block: type[Keys], keys: Mapping[str, Any], indent: str = "") -> Iterator[str]:
     """The lines of a ``block``'s plain data, each with the meaning of its key."""
     for key in sorted(keys, key=lambda key: [*block.model_fields, key].index(key)):
         value, field = keys[key], block.model_fields.get(key)

@@ -27,8 +27,8 @@ def vision_backbone(
     trust = block.trust_remote_code
     model = models.get("vision", path, "pixel_values", key=key, trust_remote_code=trust)
     processor = models.processor(path, key=key)
+    by_model = block.missing_processor == "model"
     if not processor and getattr(model.config, "image_size", None) is None:
-        by_model = block.missing_processor == "model"
         processor = timm_processor(model) if by_model else UNIT_224
     try:
         spec = PixelSpec.from_processor(processor, getattr(model.config, "image_size", None))

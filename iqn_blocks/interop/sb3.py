@@ -81,6 +81,10 @@ class IQNPolicy(QRDQNPolicy):
         ConfigError: spaces or keys that do not fit, or a network with memory.
     """
 
+    action_space: spaces.Discrete
+    quantile_net: IQNQuantileNetwork
+    quantile_net_target: IQNQuantileNetwork
+
     def __init__(
         self,
         observation_space: spaces.Space[Any],
@@ -112,7 +116,8 @@ class IQNPolicy(QRDQNPolicy):
             self.config,
             self.normalize_images,
         )
-        return net.to(self.device)
+        made: IQNQuantileNetwork = net.to(self.device)
+        return made
 
     def _build(self, lr_schedule: Any) -> None:
         super()._build(lr_schedule)
@@ -167,9 +172,10 @@ class IQNQuantileNetwork(QuantileNetwork):
     def forward(self, obs: Observation) -> Tensor:
         if self.training or self.noise_at_each_call:
             self.net.reset_noise()
-        inputs = self.reader(preprocess_obs(obs, self.observation_space, self.normalize_images))
+        seen = preprocess_obs(obs, self.observation_space, self.normalize_images)
+        img, floats = self.reader(seen)
         tau = midpoints(self.n_quantiles, device=self.net.device)
-        quantiles, _ = self.net.quantiles(*inputs, self.n_quantiles, tau)
+        quantiles, _ = self.net.quantiles(img, floats, self.n_quantiles, tau)
         return quantiles
 
 
