@@ -17,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS)
 
 QUIET_HF := TRANSFORMERS_VERBOSITY=error HF_HUB_DISABLE_PROGRESS_BARS=1
 
-.PHONY: test test-slow test-tianshou-1 test-timm test-gpu lint format demo bench docs clean
+.PHONY: test test-slow test-tianshou-1 test-timm test-gpu fuzz mutants lint format demo bench docs clean
 
 test: lint
 	$(PYTEST) -m "not slow and not peers and not timm and not tianshou_1 and not gpu"
@@ -36,6 +36,14 @@ test-timm: $(VENV_TIMM)/.ready
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -q -m gpu
+
+# Ten minutes of damaged configurations, checkpoints and saves; `FUZZ="--seed 1"` draws others.
+fuzz: $(READY)
+	$(QUIET_HF) OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz $(FUZZ)
+
+# Hours: how many small faults in the library the tests notice; `MUTANTS="--sample 20"` tries some.
+mutants: $(READY)
+	$(BIN)/python -m tests.mutants $(MUTANTS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 MAX_SIZE = 65_536
-MAX_LAYERS = 1_024
+MAX_LAYERS = 128
 # Buffers are float32 at least: outside this range a number would become inf or 0 there.
 MAX_REAL = 3.4028234663852886e38
 MIN_POSITIVE = 2.0**-126

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,7 +50,8 @@ def load_weights(net: IQN, folder: str | os.PathLike[str]) -> None:
     """Load the weights in ``folder`` into a network that exists, in place.
 
     Names, shapes and dtypes must be the network's. Its configuration, mode and frozen parameters
-    stay as they are.
+    stay as they are. Of a network that ``fully_shard`` has sharded every rank reads the folder and
+    keeps its own part.
 
     Raises:
         CheckpointError: as in :func:`~iqn_blocks.from_pretrained`; the network is then unchanged.
@@ -106,7 +108,7 @@ def _computes_buffers(net: IQN) -> bool:
 
 def _check(net: IQN, checkpoint: Checkpoint) -> None:
     """Raise one CheckpointError with everything in which the file does not fit the network."""
-    expected, found = state_tensors(net), checkpoint.tensors
+    expected, found = state_tensors(net, whole=False), checkpoint.tensors
     both = [name for name in expected if name in found]
     faults = [f"missing: {name} {_kind(expected[name])}" for name in expected if name not in found]
     faults += [f"unexpected: {name} {_kind(found[name])}" for name in found if name not in expected]
@@ -143,5 +145,15 @@ def _kind(tensor: Tensor) -> str:
 
 @torch.no_grad()
 def _copy(net: IQN, tensors: Mapping[str, Tensor]) -> None:
-    for name, tensor in state_tensors(net).items():
-        tensor.copy_(tensors[name])
+    for name, tensor in state_tensors(net, whole=False).items():
+        tensor.copy_(_sharded_like(tensor, tensors[name]))
+
+
+def _sharded_like(tensor: Any, whole: Tensor) -> Tensor:
+    """This rank's part of ``whole`` where ``tensor`` is sharded; no rank waits for another."""
+    if not hasattr(tensor, "device_mesh"):
+        return whole
+    from torch.distributed.tensor import distribute_tensor
+
+    on_device = whole.to(tensor.device)
+    return distribute_tensor(on_device, tensor.device_mesh, tensor.placements, src_data_rank=None)

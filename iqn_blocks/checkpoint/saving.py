@@ -70,16 +70,17 @@ def _encode(
     return manifest.encode(tensors)
 
 
-def state_tensors(net: nn.Module) -> dict[str, Tensor]:
+def state_tensors(net: nn.Module, *, whole: bool = True) -> dict[str, Tensor]:
     """The network's state dict, under the names that it has uncompiled.
 
-    Of a network that is sharded all ranks must ask; rank 0 gets whole tensors, the others none.
+    ``whole`` gathers a network that is sharded: all ranks must ask, rank 0 gets whole tensors, the
+    others none. Without it every rank gets the network's own tensors, sharded as they are.
 
     Raises:
         TypeError: an entry is no tensor, or has a dtype that a checkpoint cannot hold.
     """
     state: Mapping[str, Any] = net.state_dict()
-    if any(hasattr(value, "full_tensor") for value in state.values()):
+    if whole and any(hasattr(value, "full_tensor") for value in state.values()):
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)

@@ -21,6 +21,7 @@ from iqn_blocks.plain import MAX_DEPTH, MAX_VALUES, show
 MAX_BYTES = 4 * 2**20
 MAX_NAME = 300
 _MAP, _LIST, _MERGE = (f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "merge"))
+_NULLS = ("", "~", "null")
 _JSON_TOKEN = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?|[{}\[\]]')
 
 
@@ -190,7 +191,10 @@ class _Yaml:
             raise _fault(node, f"found more than {MAX_VALUES} values; accepted: at most that many")
         if isinstance(node, yaml.ScalarNode):
             try:
-                return self.loader.construct_object(node)
+                value = self.loader.construct_object(node)
+                if value is None and node.value.lower() not in _NULLS:  # PyYAML takes any
+                    raise ValueError
+                return value
             except (ValueError, LookupError, AttributeError):  # as PyYAML's constructors fail
                 raise _fault(
                     node,

@@ -185,8 +185,9 @@ class PartsOf(PartKind):
             except PydanticCustomError as error:
                 for path, text in (error.context or {})["faults"]:
                     reason = dict(self.refused).get(path.removeprefix(f"{name}."))
-                    value = (options or {}).get(path.rpartition(".")[2])
-                    found.append((path, f"found {show(value)}; {reason}" if reason else text))
+                    if reason:
+                        text = f"found {show(given[path.rpartition('.')[2]])}; {reason}"
+                    found.append((path, text))
         if found:
             raise _faults(found)
         return tuple(parts)

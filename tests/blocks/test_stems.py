@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import iqn_blocks
-from iqn_blocks import ConfigError, blocks
+from iqn_blocks import ConfigError, blocks, registry
 from tests.blocks.compare import compare_both
 from tests.configs import merge, tiny
 from tests.reference.parts.hadamax import hadamax
@@ -94,6 +94,30 @@ def test_images_of_another_size_than_a_layer_norm_was_made_for():
     stem = blocks.ImpalaStem(1, (16, 16), width=1, layer_norm=True)
     with pytest.raises(RuntimeError, match="normalized_shape"):
         stem(torch.zeros(1, 1, 24, 16))
+
+
+@pytest.mark.parametrize("options", [{}, {"layer_norm": True}], ids=["plain", "layer_norm"])
+@pytest.mark.parametrize("name", registry.list_parts("stem"))
+def test_one_sample_at_a_time_under_vmap(name, options):
+    part = registry.find_part("stem", name)
+    if not options.keys() <= registry.options_of(part, "stem").keys():
+        options = {}
+    net = iqn_blocks.build(with_stem({"image_size": {"height": 36, "width": 37}, name: options}))
+    img, floats = net.example_inputs(3)
+    tau = torch.rand(4, 1)
+    expected = net.quantiles(img, floats, 4, tau)[0]
+    found = torch.func.vmap(lambda i, f: net(i[None], f[None], 4, tau)[0])(img, floats)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    parameters = dict(net.named_parameters())
+
+    def total(parameters, i, f):
+        arguments = (i[None], f[None], 4, tau)
+        return torch.func.functional_call(net, parameters, arguments)[0].square().sum()
+
+    of_samples = torch.func.vmap(torch.func.grad(total), (None, 0, 0))(parameters, img, floats)
+    together = torch.autograd.grad(expected.square().sum(), list(parameters.values()))
+    for gradient, expected in zip(of_samples.values(), together, strict=True):
+        torch.testing.assert_close(gradient.sum(0), expected, rtol=1e-3, atol=1e-5)
 
 
 TOKENS = (

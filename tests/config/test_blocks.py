@@ -29,6 +29,13 @@ def test_a_block_is_a_mapping(value: object) -> None:
     assert line.endswith(f"accepted: a block with the keys {', '.join(Cnn.model_fields)}")
 
 
+@pytest.mark.parametrize("value", [3, "relu", [], [{}], True, object])
+def test_options_of_a_part_are_a_mapping(value: object) -> None:
+    (line,) = faults(nested("nn.decoder.value.mlp", value))
+    assert line.startswith("nn.decoder.value.mlp: found ")
+    assert line.endswith("accepted: a block of options of mlp")
+
+
 @pytest.mark.parametrize("value", [3, ["n_actions"], b"config.yaml", object()])
 def test_a_configuration_is_a_mapping(value: object) -> None:
     (line,) = faults(value)

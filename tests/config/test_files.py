@@ -252,7 +252,9 @@ def test_free_blocks_keep_what_they_are_given() -> None:
     assert [type(item) for item in kept["c"][:2]] == [float, bool]
 
 
-@pytest.mark.parametrize("tagged", ["!!bool x", "!!timestamp x", "!!int ''", "!!float ''"])
+@pytest.mark.parametrize(
+    "tagged", ["!!bool x", "!!timestamp x", "!!int ''", "!!float ''", "!!null x"]
+)
 def test_a_tag_that_does_not_fit_its_value(write: Write, tagged: str) -> None:
     _, kind, value = tagged.replace("!!", "! ").split()
     value = value.strip("'")

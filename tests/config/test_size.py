@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import resource
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from iqn_blocks import ConfigError, check
 from iqn_blocks.build import MAX_PARAMETERS
+from iqn_blocks.kinds import MAX_LAYERS
 from tests.configs import merge, tiny
 
 HUGE: dict[str, dict[str, Any]] = {
@@ -34,7 +36,7 @@ HUGE: dict[str, dict[str, Any]] = {
     "kernels": {"nn": {"fusion_mode": "unified", "encoder": {"fusion_encoder": "cnn",
         "fusion_cnn": {"hidden_channels": [256, 65_536, 65_536]}}}},
     "layers": {"nn": {"fusion_mode": "unified", "encoder": {"transformer": {
-        "n_layers": 256, "d_model": 1024}}}},
+        "n_layers": 128, "d_model": 2048}}}},
     "cosines": {"nn": {"iqn": {"embedding_dimension": 65_536},
                        "vis": {"image_size": {"w": 512, "h": 512}}}},
     "model": {"nn": {"vis": {"transformer": {"use_hf_backbone": True, "model_name_or_path": "a",
@@ -91,13 +93,49 @@ def test_the_limit_itself() -> None:
 @pytest.mark.parametrize(
     ("keys", "path"),
     [
-        ({"encoder": {"transformer": {"n_layers": 1025}}}, "nn.encoder.transformer.n_layers"),
+        ({"encoder": {"transformer": {"n_layers": 129}}}, "nn.encoder.transformer.n_layers"),
         ({"encoder": {"fusion_mlp": {"n_layers": 65_536}}}, "nn.encoder.fusion_mlp.n_layers"),
-        ({"decoder": {"value": {"mlp": {"layers": 1025}}}},
+        ({"decoder": {"value": {"mlp": {"layers": 129}}}},
          "nn.decoder.value.mlp.n_hidden_layers"),
     ],
 )  # fmt: skip
 def test_counts_of_layers_have_a_bound_of_their_own(keys: dict[str, Any], path: str) -> None:
     """Each layer takes time and memory, also where none is allocated for its numbers."""
-    with pytest.raises(ConfigError, match=rf"{path}: found .*accepted: .* to 1024"):
+    with pytest.raises(ConfigError, match=rf"{path}: found .*accepted: .* to 128"):
         check(tiny(nn={"fusion_mode": "unified", **keys}))
+
+
+def layers_everywhere(n: int) -> dict[str, dict[str, Any]]:
+    head = {"transformer": {"d_model": 4, "n_heads": 1, "n_layers": n}}
+    simba = {"simba": {"hidden_dim": 4, "n_blocks": n}}
+    simba_2 = {"simba_v2": {"hidden_dim": 4, "n_blocks": n}}
+    native = {"transformer": {"d_model": 8, "n_heads": 1, "n_layers": n}}
+    heads = {"value": head, "advantage": head}
+    return {
+        "transformers": {
+            "fusion_mode": "post_concat", "vis": native, "encoder": native, "decoder": heads
+        },
+        "perceptrons": {
+            "fusion_mode": "unified",
+            "encoder": {"fusion_encoder": "mlp", "fusion_mlp": {"hidden_dim": 4, "n_layers": n}},
+            "decoder": {slot: {"mlp": {"hidden_dim": 4, "n_hidden_layers": n}} for slot in heads},
+        },
+        "simba": {
+            "vis": {"no_image": True}, "float": simba, "decoder": dict.fromkeys(heads, simba)
+        },
+        "simba_v2": {
+            "vis": {"no_image": True}, "float": simba_2,
+            "decoder": dict.fromkeys(heads, simba_2),
+        },
+    }  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::iqn_blocks.UnusedConfigWarning")
+@pytest.mark.parametrize("name", layers_everywhere(1))
+def test_as_many_layers_as_are_accepted_take_no_second(name: str) -> None:
+    base = {"n_actions": 3, "float_input_dim": 4}
+    start = time.process_time()
+    check({**base, "nn": layers_everywhere(MAX_LAYERS)[name]})
+    assert time.process_time() - start < 1
+    with pytest.raises(ConfigError, match=rf"found {MAX_LAYERS + 1} \(int\); accepted: a whole"):
+        check({**base, "nn": layers_everywhere(MAX_LAYERS + 1)[name]})

@@ -36,7 +36,8 @@ class UnitLinear(nn.Module):
     @torch.no_grad()
     def project_(self) -> None:
         """Scale each row to unit norm, in place."""
-        self.weight.copy_(unit(self.weight))
+        if not self.weight.is_meta:  # where it would be slow, for nothing
+            self.weight.copy_(unit(self.weight))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight)

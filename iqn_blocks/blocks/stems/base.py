@@ -27,7 +27,9 @@ def conv(
 ) -> nn.Conv2d:
     """A convolution, spectrally normalised on request, with channels-last weights.
 
-    Weights and images are both channels-last: with one alone the convolutions stay slow.
+    Weights and images are both channels-last: with one alone the convolutions stay slow. FSDP takes
+    contiguous weights alone: call ``net.to(memory_format=torch.contiguous_format)`` before
+    ``fully_shard(net)``.
     """
     kind = SpectralNormConv2d if spectral else nn.Conv2d
     made: nn.Conv2d = kind(in_channels, out_channels, kernel, stride, padding)
