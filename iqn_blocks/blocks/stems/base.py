@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, cast, get_args
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iqn_blocks._arguments import check_choice
 from iqn_blocks.blocks.activation import Activation, slope_below_zero
 from iqn_blocks.blocks.spectral import SpectralNormConv2d
 
@@ -58,9 +59,7 @@ class MapReadout(nn.Module):
     """
 
     def __init__(self, map_size: tuple[int, int, int], readout: Readout, size: int) -> None:
-        if readout not in get_args(Readout):
-            accepted = ", ".join(map(repr, get_args(Readout)))
-            raise ValueError(f"readout: got {readout!r}, accepted are {accepted}")
+        check_choice("readout", readout, Readout)
         super().__init__()
         channels, height, width = map_size
         self.readout = readout
