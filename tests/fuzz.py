@@ -137,7 +137,7 @@ def damage(data: Any, draw: Draw, donor: Any = None) -> Any:
         elif kind == 3 and isinstance(block[key], int | float):
             block[key] = draw.choice([-block[key], block[key] * 2, block[key] + 1, block[key] / 3])
         else:
-            block[key] = draw.choice(ODD)
+            block[key] = copy.deepcopy(draw.choice(ODD))
     return data
 
 
