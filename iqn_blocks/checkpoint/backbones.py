@@ -8,8 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from iqn_blocks.checkpoint.format import Manifest
-from iqn_blocks.config import Config
-from iqn_blocks.config.routing import parts
+from iqn_blocks.config import Config, route, trunk, vision_branch
 from iqn_blocks.errors import CheckpointError
 from iqn_blocks.hf.loading import items, leads_elsewhere
 from iqn_blocks.hf.models import Recipes
@@ -68,8 +67,11 @@ def checked_recipes(
 
 
 def _expected(config: Config) -> dict[str, set[str]]:
-    found = parts(config)
-    there = {"vision": found.branch == "hf_transformer", "trunk": found.trunk == "hf_embedding"}
+    is_multimodal = route(config) == "multimodal"
+    there = {
+        "vision": vision_branch(config) == "hf_transformer",
+        "trunk": is_multimodal and trunk(config) == "hf_embedding",
+    }
     return {name: _KEYS[name] for name, is_there in there.items() if is_there}
 
 
