@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from iqn_blocks.checkpoint.reading import Checkpoint
-from iqn_blocks.config import Config
-from iqn_blocks.config.routing import parts
+from iqn_blocks.config import Config, route, trunk, vision_branch
 from iqn_blocks.errors import CheckpointError
 from iqn_blocks.hf.loading import items, leads_elsewhere
 from iqn_blocks.hf.models import Recipes
@@ -61,10 +60,10 @@ def checked_recipes(checkpoint: Checkpoint, *, built_in: bool, trust_remote_code
 
 
 def _expected(config: Config) -> dict[str, set[str]]:
-    chosen = parts(config)
+    is_multimodal = route(config) == "multimodal"
     pretrained = {
-        "vision": chosen.branch == "hf_transformer",
-        "trunk": chosen.trunk == "hf_embedding",
+        "vision": vision_branch(config) == "hf_transformer",
+        "trunk": is_multimodal and trunk(config) == "hf_embedding",
     }
     return {name: _KEYS[name] for name in pretrained if pretrained[name]}
 
