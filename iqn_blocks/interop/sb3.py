@@ -36,7 +36,7 @@ class IQNExtractor(CombinedExtractor):
     The observation space gives the sizes of the inputs: an image ``(C, H, W)`` or ``(H, W)``, such
     as a frame stack, and all other entries, joined as floats. Images of a uint8 space are scaled as
     ``nn.vis.uint8_scaling`` says, whether or not sb3 has divided them by 255; images of a floating
-    space must be scaled already.
+    space must be scaled already, to about [−1, 1].
 
     Args:
         observation_space: a Box, or a Dict with at most one image.
@@ -44,7 +44,8 @@ class IQNExtractor(CombinedExtractor):
         keys: keys of the configuration that the space does not decide, such as ``nn={…}``.
 
     Raises:
-        ConfigError: a space with several images, a key that is not valid.
+        ConfigError: a space with several images or one of floating numbers up to 255, a key that is
+            not valid.
     """
 
     # sb3 passes normalized_image to a CombinedExtractor alone.
@@ -197,6 +198,8 @@ class _Reader(nn.Module):
 def _build(space: spaces.Space[Any], actions: spaces.Space[Any], keys: Mapping[str, Any]) -> IQN:
     """The network for the inputs that :class:`_Reader` gives."""
     entries, key = _entries(space)
+    if key is not None:
+        _check_range(entries[key])
     inputs = {} if key is None else {"image": entries[key]}
     n_floats = sum(get_flattened_obs_dim(box) for name, box in entries.items() if name != key)
     if n_floats:
@@ -207,6 +210,18 @@ def _build(space: spaces.Space[Any], actions: spaces.Space[Any], keys: Mapping[s
             "nn.core: found a core; accepted: null; sb3 keeps no memory for it, use frame stacks"
         )
     return net
+
+
+def _check_range(image: spaces.Space[Any]) -> None:
+    """Refuse floating images up to 255: sb3 scales only uint8 ones."""
+    assert isinstance(image, spaces.Box)
+    low, high = image.low.min(), image.high.max()
+    if image.dtype != np.uint8 and np.isfinite([low, high]).all() and max(-low, high) > 16:
+        raise ConfigError(
+            f"observation_space: found an image of {image.dtype} from {low:g} to {high:g}; "
+            f"accepted: uint8, or floating numbers scaled to about [-1, 1]; where they are 0 … 255 "
+            f"give the space and the image the dtype uint8 in a wrapper of the environment"
+        )
 
 
 def _entries(space: spaces.Space[Any]) -> tuple[Mapping[str, spaces.Space[Any]], str | None]:
