@@ -252,8 +252,8 @@ def mask_actions(q: Tensor, mask: Tensor) -> Tensor:
         ValueError: the shapes differ.
     """
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        found = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise TypeError(f"mask: expected a tensor of torch.bool (True = allowed), got {found}")
+        kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f"mask: expected a tensor of torch.bool (True = allowed), got {kind}")
     if mask.shape != q.shape:
         raise ValueError(
             f"mask: shape {tuple(mask.shape)} differs from the values' {tuple(q.shape)}"

@@ -49,9 +49,9 @@ def load_folder(
 def load_weights(net: IQN, folder: str | os.PathLike[str]) -> None:
     """Load the weights in ``folder`` into a network that exists, in place.
 
-    Names, shapes and dtypes must be the network's. Its configuration, mode and frozen parameters
-    stay as they are. Of a network that ``fully_shard`` has sharded every rank reads the folder and
-    keeps its own part.
+    Names, shapes and dtypes must be the network's. Its configuration, mode and frozen parameters do
+    not change. If ``fully_shard`` has sharded the network, every rank reads the folder and keeps
+    its own part.
 
     Raises:
         CheckpointError: as in :func:`~iqn_blocks.from_pretrained`; the network is then unchanged.

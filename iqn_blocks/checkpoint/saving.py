@@ -129,7 +129,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring renames in ``folder`` to the disk."""
+    """Write renames in ``folder`` to the disk."""
     if os.name != "posix":  # elsewhere a folder cannot be opened, and renames are journaled
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from iqn_blocks.fast.heads import both_heads
+from iqn_blocks.fast.heads import FoldedHeads, can_fold
 from iqn_blocks.fast.plain import plain_copy
 from iqn_blocks.network import IQN
 
@@ -88,7 +88,7 @@ class InferenceIQN(nn.Module):
 
         Arguments and errors are those of :meth:`refresh`.
         """
-        if not self.folded.folds:  # two heads, which cannot be replaced in one step
+        if not isinstance(self.folded.advantage_head, FoldedHeads):  # two parts, not one
             return self.refresh(net, in_place=in_place)
         self._check(net)
         heads = _frozen(net, folded_heads, noise=self.noise)
@@ -119,7 +119,7 @@ class InferenceIQN(nn.Module):
 
 
 class FoldedIQN(IQN):
-    """A network of plain parts; its ``advantage_head`` is both heads and the dueling.
+    """A network of plain parts; its ``advantage_head`` is both heads and the dueling if possible.
 
     ``phi`` is the embedding of the τ that ``q_values`` averages over by default.
     """
@@ -127,13 +127,15 @@ class FoldedIQN(IQN):
     phi: Tensor
 
     def __init__(self, net: IQN) -> None:
-        folds = folds_heads(net)
+        heads, value_head = folded_heads(net), None
+        if net.value_head is not None and not isinstance(heads, FoldedHeads):
+            value_head = plain_copy(net.value_head)
         super().__init__(
             plain_copy(net.encoder),
             plain_copy(net.tau_embedding),
             plain_copy(net.mixer),
-            value_head=None if folds or net.value_head is None else plain_copy(net.value_head),
-            advantage_head=folded_heads(net),
+            value_head=value_head,
+            advantage_head=heads,
             dueling=net.dueling,
             fractions=None if net.fractions is None else plain_copy(net.fractions),
             n=net.n,
@@ -141,35 +143,25 @@ class FoldedIQN(IQN):
             inputs=net.inputs,
             config=net.config,
         )
-        self.folds = folds
         self.register_buffer("phi", net.tau_embedding(net.acting_tau()))
-
-    def quantile_values(self, state: Tensor, tau: Tensor, num_quantiles: int) -> Tensor:
-        """As :meth:`IQN.quantile_values`."""
-        if not self.folds:
-            return super().quantile_values(state, tau, num_quantiles)
-        q: Tensor = self.advantage_head(self.mixer(state, self.tau_embedding(tau), num_quantiles))
-        return q
 
     def mean_values(self, state: Tensor, tau: Tensor | None = None) -> Tensor:
         """As :meth:`IQN.mean_values`; the heads compute the mean where it is cheapest."""
-        if not self.folds:
+        heads = self.advantage_head
+        if not isinstance(heads, FoldedHeads):
             return super().mean_values(state, tau)
         phi = self.phi if tau is None else self.tau_embedding(tau)
-        q: Tensor = self.advantage_head(self.mixer(state, phi, len(phi)), mean_over=len(phi))
+        q: Tensor = heads(self.mixer(state, phi, len(phi)), mean_over=len(phi))
         return q
 
 
-def folds_heads(net: IQN) -> bool:
-    """Whether both heads and the dueling of a network are one part in its copy."""
-    return net.value_head is not None and net.dueling == "per_level" and net.fractions is None
-
-
 def folded_heads(net: IQN) -> nn.Module:
-    """Both heads as one part; the advantage head alone if :func:`folds_heads` is False."""
-    if folds_heads(net) and net.value_head is not None:
-        return both_heads(net.value_head, net.advantage_head)
-    return plain_copy(net.advantage_head)
+    """Both heads and the dueling as one part; else the advantage head alone."""
+    value, advantage = net.value_head, net.advantage_head
+    joins = net.dueling == "per_level" and net.fractions is None
+    if joins and can_fold(value) and can_fold(advantage):
+        return FoldedHeads(value, advantage)
+    return plain_copy(advantage)
 
 
 def fold(net: IQN, *, noise: bool = True) -> FoldedIQN:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -11,28 +11,12 @@ from torch import Tensor, nn
 from iqn_blocks.blocks import Head, HiddenLayer
 from iqn_blocks.blocks.activation import activate_
 from iqn_blocks.fast.plain import is_linear, linear, plain_copy, weight_and_bias
-from iqn_blocks.functional import dueling, mean_over_quantiles
+from iqn_blocks.functional import mean_over_quantiles
 
 
-def both_heads(value: nn.Module, advantage: nn.Module) -> FoldedHeads | PlainHeads:
-    """``Q = V + Adv − mean_A Adv`` as one part, folded if both heads are exactly a Head."""
-    heads = [h for h in (value, advantage) if type(h) is Head and is_linear(h.readout)]
-    if len(heads) == 2:
-        return FoldedHeads(*heads)
-    return PlainHeads(value, advantage)
-
-
-class PlainHeads(nn.Module):
-    """Unchanged heads, ``(R, D) -> (R, *out_shape)``; ``mean_over=K`` averages ``K·B`` rows."""
-
-    def __init__(self, value: nn.Module, advantage: nn.Module) -> None:
-        super().__init__()
-        self.out_shape = advantage.out_shape
-        self.value, self.advantage = plain_copy(value), plain_copy(advantage)
-
-    def forward(self, x: Tensor, mean_over: int | None = None) -> Tensor:
-        q = dueling(self.value(x), self.advantage(x))
-        return q if mean_over is None else mean_over_quantiles(q, mean_over)
+def can_fold(head: object) -> TypeGuard[Head]:
+    """Whether a head is exactly a Head with a known readout."""
+    return type(head) is Head and is_linear(head.readout)
 
 
 class FoldedHeads(nn.Module):

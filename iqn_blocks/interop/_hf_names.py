@@ -25,7 +25,9 @@ def current_names(
     for prefix, backbone in _backbones(net, rows):
         expected = {row.theirs for row in rows if row.theirs.startswith(prefix)}
         inside = {name: value for name, value in tensors.items() if name.startswith(prefix)}
-        whole = expected | {prefix + name for name in _names_of_whole(backbone)}
+        with torch.device("meta"):
+            unpruned = type(backbone)(backbone.config)
+        whole = expected | {prefix + name for name in unpruned.state_dict()}
         kept = {n: v for n, v in inside.items() if not n.startswith(prefix + _POOLER)}
         if not kept.keys() <= whole:
             kept = _translated(backbone, prefix, kept)
@@ -34,13 +36,7 @@ def current_names(
     return tensors
 
 
-def _names_of_whole(backbone: Any) -> set[str]:
-    """Names in a model of that kind from which nothing has been removed."""
-    with torch.device("meta"):
-        return set(type(backbone)(backbone.config).state_dict())
-
-
-def _backbones(net: nn.Module, rows: Sequence[Row]) -> Iterator[tuple[str, nn.Module]]:
+def _backbones(net: nn.Module, rows: Sequence[Row]) -> Iterator[tuple[str, Any]]:
     """Each Hugging Face model: its prefix in the other system, and the module here."""
     for path, module in net.named_modules():
         if not path.endswith(".backbone"):

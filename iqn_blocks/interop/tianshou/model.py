@@ -84,37 +84,29 @@ class TianshouModel(nn.Module):
         return (q, tau.view(sample_size, batch).T), state
 
     def _inputs(self, obs: Any) -> tuple[Tensor | None, Tensor | None]:
-        no_image, no_floats = self.net.inputs.image_shape is None, not self.net.inputs.n_floats
+        shape, has_floats = self.net.inputs.image_shape, self.net.inputs.n_floats > 0
+        keys = [self.image_key] * (shape is not None) + [self.vector_key] * has_floats
         if not hasattr(obs, "keys"):
-            if not (no_image or no_floats):
+            if len(keys) > 1:
                 raise ValueError(
                     f"obs: a network of image and floats needs a mapping with the keys "
                     f"{self.image_key!r} and {self.vector_key!r}, got {type(obs).__name__}"
                 )
-            return (None, self._vector(obs)) if no_image else (self._image(obs), None)
-        img = None if no_image else self._image(self._entry(obs, self.image_key))
-        floats = None if no_floats else self._vector(self._entry(obs, self.vector_key))
+            obs = dict.fromkeys(keys, obs)
+        for key in keys:
+            if key not in obs:
+                raise ValueError(
+                    f"obs: no key {key!r} among {sorted(obs.keys())}; name the keys with "
+                    f"image_key= and vector_key="
+                )
+        img = floats = None
+        if shape is not None:
+            img = torch.as_tensor(obs[self.image_key], device=self.net.device)
+            img = img.unsqueeze(1) if img.ndim == 3 and shape[0] == 1 else img
+        if has_floats:
+            floats = torch.as_tensor(obs[self.vector_key], device=self.net.device)
+            floats = floats if floats.is_floating_point() else floats.float()
         return img, floats
-
-    def _entry(self, obs: Any, key: str) -> Any:
-        if key not in obs:
-            raise ValueError(
-                f"obs: no key {key!r} among {sorted(obs.keys())}; name the keys with image_key= "
-                f"and vector_key="
-            )
-        return obs[key]
-
-    def _image(self, array: Any) -> Tensor:
-        img, shape = self._tensor(array), self.net.inputs.image_shape
-        lacks_channel = img.ndim == 3 and shape is not None and shape[0] == 1
-        return img.unsqueeze(1) if lacks_channel else img
-
-    def _vector(self, array: Any) -> Tensor:
-        floats = self._tensor(array)
-        return floats if floats.is_floating_point() else floats.float()
-
-    def _tensor(self, array: Any) -> Tensor:
-        return torch.as_tensor(array, device=self.net.device)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TianshouModel:
         twin = type(self)(

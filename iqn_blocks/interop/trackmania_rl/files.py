@@ -32,11 +32,10 @@ def load_checkpoint(
 ) -> IQN:
     """The network in a ``weights1.torch`` file, or in a folder that holds one.
 
-    ``config`` is trackmania_rl's YAML file or what it holds, or a configuration of ours; its
-    ``nn.init_from_pretrained`` is not followed, all weights come from ``path``. Float statistics in
-    the file win over the configuration's; a classic network from before 2026 has none in its file,
-    and the configuration's count. The file is read with ``torch.load(weights_only=True)``: nothing
-    in it is executed.
+    ``config`` is trackmania_rl's YAML file or its content, or a configuration of ours. Its
+    ``nn.init_from_pretrained`` is ignored, since all weights come from ``path``. Float statistics
+    in the file replace the configuration's; files of classic networks from before 2026 have none.
+    The file is read with ``torch.load(weights_only=True)``: nothing in it is executed.
 
     Raises:
         CheckpointError: the file cannot be read, or does not fit the configuration.
@@ -55,14 +54,14 @@ def read_weights(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     """The state dict in a file, or in the ``weights1.torch`` of a folder; on the CPU.
 
     Raises:
-        CheckpointError: there is no such file, or it holds anything but names with tensors.
+        CheckpointError: there is no such file, or it holds other data than names with tensors.
     """
     file = Path(path)
     file = file / WEIGHTS_FILE if file.is_dir() else file
     stored = io.BytesIO(_bytes(file))
     try:
         content = torch.load(stored, map_location="cpu", weights_only=True)
-    except Exception:  # the reader raises many types, with advice that is not safe to follow
+    except Exception:  # the reader raises many types, and gives unsafe advice
         raise CheckpointError(
             f"{file}: is damaged, or holds something else than tensors; expected a state dict that "
             f"torch.save wrote"
@@ -75,8 +74,8 @@ def read_weights(path: str | os.PathLike[str]) -> Mapping[str, Any]:
 def read_fusion_folder(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The encoder in a folder of a fusion policy, under the names it has in a whole network.
 
-    Such a folder is what trackmania_rl itself reads for ``nn.init_from_pretrained``: a policy with
-    the multimodal encoder and heads of its own, which are left out.
+    trackmania_rl itself reads such a folder for ``nn.init_from_pretrained``. The policy has the
+    multimodal encoder, and heads of its own, which are left out.
 
     Raises:
         CheckpointError: the file is missing or damaged, or holds no such policy.

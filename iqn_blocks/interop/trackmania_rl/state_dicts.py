@@ -42,10 +42,10 @@ def load_state_dict(
 
 
 def load_encoder(net: nn.Module, state_dict: Mapping[str, Any]) -> None:
-    """Load the state encoder out of a trackmania_rl state dict; the quantile path stays as it is.
+    """Load the state encoder out of a trackmania_rl state dict; the quantile path does not change.
 
     ``state_dict`` is that of a whole network, or of an encoder alone. If it :func:`lacks_stats`,
-    the float statistics stay as they are too.
+    the float statistics do not change either.
 
     Raises:
         CheckpointError: as in :func:`load_state_dict`.
