@@ -1,16 +1,8 @@
 """Distortions β(τ), for acting that avoids or seeks risk.
 
 Acting on the mean of ``q(β(τ))`` gives some quantiles of a return more weight: that of the worst
-ones makes it averse to risk, that of the best ones risk-seeking (arXiv:1806.06923, section 3). Each
-distortion is a callable on τ, for ``net.q_values(img, floats, risk=cvar(0.25))``:
-
-* ``neutral``: ``τ`` itself;
-* ``cvar(eta)``: ``η·τ``, averse to risk for ``η < 1``;
-* ``wang(eta)``: ``Φ(Φ⁻¹(τ) + η)``, averse for ``η < 0``, seeking for ``η > 0``;
-* ``cpw(eta)``: ``τ^η / (τ^η + (1 − τ)^η)^{1/η}``, for ``η < 1`` overweighing both extremes;
-* ``power(eta)``: ``τ^{1/(1+|η|)}`` for ``η ≥ 0``, seeking; ``1 − (1 − τ)^{1/(1+|η|)}`` for
-  ``η < 0``, averse;
-* ``norm(eta)``: the mean of ``η`` uniforms whatever τ is, underweighing both extremes.
+ones makes it averse to risk, that of the best ones risk-seeking (arXiv:1806.06923, section 3). A
+distortion is a callable on τ, for ``net.q_values(img, floats, risk=cvar(0.25))``.
 
 All keep the shape, dtype and device of τ, compute in float32 or wider and stay inside [0, 1]. All
 but ``norm`` are monotone (``cpw`` near ``η = 0.28`` to within a rounding) and give their formula's
@@ -64,6 +56,8 @@ class _Distortion:
 class cvar(_Distortion):
     """Conditional value at risk, ``β(τ) = η·τ``: acts on the mean of the worst ``η`` of returns.
 
+    Averse to risk for ``η < 1``.
+
     >>> cvar(0.25)(torch.tensor([0.0, 0.5, 1.0])).tolist()
     [0.0, 0.125, 0.25]
 
@@ -82,6 +76,8 @@ class cvar(_Distortion):
 class wang(_Distortion):
     """Wang's transform, ``β(τ) = Φ(Φ⁻¹(τ) + η)``, with ``Φ`` the normal distribution function.
 
+    Averse to risk for ``η < 0``, seeking it for ``η > 0``.
+
     >>> wang(-1.0)(torch.tensor([0.0, 0.5, 1.0])).tolist()  # Φ(−1) = 0.1587
     [0.0, 0.1586..., 1.0]
 
@@ -98,8 +94,8 @@ class wang(_Distortion):
 class cpw(_Distortion):
     """Cumulative probability weighting, ``β(τ) = τ^η / (τ^η + (1 − τ)^η)^{1/η}``.
 
-    The curve is Tversky and Kahneman's. The IQN paper uses ``η = 0.71``, which was fitted to human
-    choices. Below 0.28 it is no longer monotone.
+    Overweighs both extremes for ``η < 1``. The curve is Tversky and Kahneman's. The IQN paper uses
+    ``η = 0.71``, which was fitted to human choices. Below 0.28 it is no longer monotone.
 
     >>> cpw(1.0)(torch.tensor([0.0, 0.25, 1.0])).tolist()
     [0.0, 0.25, 1.0]
@@ -121,6 +117,8 @@ class cpw(_Distortion):
 class power(_Distortion):
     """``β(τ) = τ^{1/(1+|η|)}`` for ``η ≥ 0``, else ``1 − (1 − τ)^{1/(1+|η|)}``.
 
+    Seeks risk for ``η > 0``, averse to it for ``η < 0``.
+
     >>> power(1.0)(torch.tensor([0.0, 0.25, 1.0])).tolist()
     [0.0, 0.5, 1.0]
     >>> power(-1.0)(torch.tensor([0.0, 0.75, 1.0])).tolist()
@@ -141,7 +139,8 @@ class power(_Distortion):
 class norm(_Distortion):
     """The mean of ``η`` uniforms, drawn at each call for each element of τ; τ itself is ignored.
 
-    Draws come from ``generator``, on its own device, or from torch's global generator.
+    Underweighs both extremes. Draws come from ``generator``, on its own device, or from torch's
+    global generator.
 
     >>> norm(3)(torch.zeros(2, 1)).shape
     torch.Size([2, 1])
