@@ -44,7 +44,7 @@ _NO_BACKBONE = (
 )
 _ALIASES = {"hidden": "hidden_dim", "layers": "n_hidden_layers"}
 _REFUSED = {
-    alias: f"options beside {name}, which means the same; keep one of them"
+    alias: f"given beside {name}, which means the same; keep one of them"
     for alias, name in _ALIASES.items()
 } | dict.fromkeys(
     (key for key, *_ in _NO_BACKBONE),
