@@ -120,11 +120,11 @@ def find_part(slot: Slot, name: str) -> PartClass:
 def options_of(part: PartClass, slot: Slot) -> dict[str, Option]:
     """The options of a part, in the order of its signature.
 
-    A parameter without an annotation takes any plain data.
+    A parameter without an annotation takes any plain data. Bases of a class may describe options.
     """
-    meanings = dict(
-        re.findall(r"^    (\w+): (.+(?:\n {8,}.+)*)", inspect.getdoc(part) or "", re.MULTILINE)
-    )
+    docs = [inspect.cleandoc(one.__doc__ or "") for one in getattr(part, "__mro__", (part,))]
+    text = "\n".join(reversed(docs))  # a class overrides what its bases say
+    meanings = dict(re.findall(r"^    (\w+): (.+(?:\n {8,}.+)*)", text, re.MULTILINE))
     made_by = getattr(part, "__init__", part) if inspect.isclass(part) else part
     namespace = getattr(made_by, "__globals__", None) or vars(sys.modules[part.__module__])
     options = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from iqn_blocks._numbers import nearest_divisor
+from iqn_blocks._arguments import nearest_divisor
 from iqn_blocks.config.part import Part
 from iqn_blocks.config.routing import TOPOLOGIES, route_by_keys, trunk
 from iqn_blocks.errors import UnsupportedTopologyError
