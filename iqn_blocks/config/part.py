@@ -172,8 +172,8 @@ class PartsOf(Kind):
                 for path, text in (error.context or {})["faults"]:
                     option = path.removeprefix(f"{name}.")
                     if option in self.refused:
-                        value = getattr(given, "options", given)[option]
-                        text = f"found {show(value)}; {self.refused[option]}"
+                        options = given.options if isinstance(given, Part) else given
+                        text = f"found {show(options[option])}; {self.refused[option]}"
                     faults.append((path, text))
         if faults:
             raise _part_error(faults)
