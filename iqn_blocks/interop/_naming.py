@@ -61,13 +61,15 @@ class Naming:
 
     ``parts`` maps the path of a module or tensor of the network to its path there. ``spectral``
     names the tensors of a spectrally normalised convolution. ``rows`` lists parameters of ours that
-    have a further first dimension there, of size 1.
+    have a further first dimension there, of size 1. ``one_head`` says whether it also has networks
+    without a value head.
     """
 
     system: str
     parts: Callable[[IQN], Mapping[str, str]]
     spectral: tuple[str, str, str]
     rows: tuple[str, ...] = ()
+    one_head: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def table(net: IQN, naming: Naming) -> list[Row]:
             another type than those of this library among them.
     """
     layers = {plain_name(path): module for path, module in net.named_modules()}
-    _check_names(naming, _foreign_modules(layers))
+    _check_names(naming, _foreign_modules(layers, naming))
     parts = naming.parts(net)
     rows, nameless = [], []
     for name, target in net.state_dict().items():
@@ -156,7 +158,7 @@ def table(net: IQN, naming: Naming) -> list[Row]:
     return rows
 
 
-def _foreign_modules(layers: Mapping[str, nn.Module]) -> list[str]:
+def _foreign_modules(layers: Mapping[str, nn.Module], naming: Naming) -> list[str]:
     """Path and type of the outermost modules that are not of a known type.
 
     A subclass is not known, since it may compute something else. Inside a Hugging Face model names
@@ -167,18 +169,20 @@ def _foreign_modules(layers: Mapping[str, nn.Module]) -> list[str]:
     foreign = []
     for path, module in layers.items():
         inside = any(path == outer or path.startswith(f"{outer}.") for outer in skipped)
-        if not (inside or (type(module) in KNOWN and _is_usual(module))):
+        if not (inside or (type(module) in KNOWN and _is_usual(module, naming))):
             skipped.add(path)
             foreign.append(f"{path or 'the network'} ({type(module).__name__})")
     return foreign
 
 
-def _is_usual(module: nn.Module) -> bool:
-    """Whether a module of a known type computes what other systems compute under these names."""
+def _is_usual(module: nn.Module, naming: Naming) -> bool:
+    """Whether a module of a known type computes what the other system does under these names."""
     if isinstance(module, MapReadout):
         return module.readout in ("flatten", "max")
     if isinstance(module, IQN):
-        return module.dueling == "per_level" and module.value_head is not None
+        if module.value_head is None:
+            return naming.one_head
+        return module.dueling == "per_level"
     return True
 
 
