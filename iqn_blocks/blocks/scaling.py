@@ -1,4 +1,4 @@
-"""Images as the network computes with them."""
+"""Normalisation of images."""
 
 from __future__ import annotations
 

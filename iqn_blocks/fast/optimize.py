@@ -1,4 +1,4 @@
-"""The door to the fast forms of a finished network."""
+"""The function that makes a fast copy of a finished network."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def optimize_for_inference(
 ) -> InferenceIQN | OnnxIQN:
     """A frozen copy of ``net`` for acting: the same values up to rounding, from fewer operations.
 
-    Folded into plain weights are spectral normalisation, the noise of the moment and the dueling
-    mean; the heads' first layers are one matrix product; ``q_values`` averages over τ before the
-    readout, and ``φ`` of its default τ is computed once. Parts that are not known by their exact
-    class are copied and run as they are. The copy's values are compared with the network's.
+    Spectral normalisation, the present noise and the dueling mean become plain weights. The heads'
+    first layers become one matrix product. ``q_values`` averages over τ before the readout, and
+    ``φ`` of its default τ is computed once. Parts of other classes are copied and run unchanged.
+    The copy's values are compared with the network's.
 
     After an update of ``net`` call ``refresh(net)``, after new noise alone ``refresh_heads(net)``.
 
@@ -53,7 +53,7 @@ def optimize_for_inference(
 
     Args:
         net: the network, on any device, in train or eval mode; it stays as it is.
-        noise: take over the noise of the moment; False makes the copy without noise.
+        noise: keep the noise that the network has now; False makes the copy without noise.
         engine: ``torch`` gives a module; ``onnxruntime`` the fastest ``q_values`` on a CPU, with
             NumPy arrays or tensors in and out. It needs the extra ``onnx``.
         image_dtype: what onnxruntime's graph takes, uint8 by default, or a floating dtype for

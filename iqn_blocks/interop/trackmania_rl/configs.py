@@ -7,7 +7,6 @@ inputs; all other blocks are the trainer's and are skipped by name.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import warnings
@@ -24,7 +23,7 @@ from iqn_blocks.interop.trackmania_rl.environment import (
     float_inputs,
     lacks_waypoints,
 )
-from iqn_blocks.plain import PlainData, freeze, show, thaw
+from iqn_blocks.plain import PlainData, freeze, nearest, show, thaw
 
 Block = dict[Any, Any]
 
@@ -204,8 +203,8 @@ def _inner(block: Block, *names: str) -> Block:
 def _unknown(keys: Iterable[Any], known: tuple[str, ...], text: str) -> Iterator[str]:
     for key in keys:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            near = nearest(key, known)
+            hint = f"did you mean {near}?" if near else f"known are {', '.join(known)}"
             yield f"{text.format(key)}; {hint}"
 
 

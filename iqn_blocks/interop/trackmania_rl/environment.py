@@ -7,14 +7,13 @@ finish and one flag.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic_core import PydanticCustomError
 
 from iqn_blocks.kinds import MIN_POSITIVE, Kind, Plain, Real, Sequence, Whole
-from iqn_blocks.plain import from_numpy, show
+from iqn_blocks.plain import from_numpy, nearest, show
 
 Block = Mapping[str, Any]
 Moments = list[tuple[float, float]]  # mean and standard deviation of each input
@@ -143,9 +142,9 @@ def _misspelled(environment: Block) -> Iterator[str]:
     """Misspelt keys that may be left out, which would be lost; all other keys are the trainer's."""
     absent = [key for key in KEYS if key not in environment]
     for key in environment:
-        near = difflib.get_close_matches(str(key), absent, 1, cutoff=0.9)
+        near = nearest(key, absent, cutoff=0.9)
         if near and key not in KEYS:
-            yield f"environment.{key}: unknown key; did you mean {near[0]}?"
+            yield f"environment.{key}: unknown key; did you mean {near}?"
 
 
 def _faulty_values(values: Block) -> Iterator[str]:
