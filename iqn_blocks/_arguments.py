@@ -32,6 +32,15 @@ def check_choice(name: str, value: object, literal: Any) -> None:
         raise ValueError(f"{name}: got {value!r}, accepted are {accepted}")
 
 
+def heads_fault(d_model: int, n_heads: int, path: str = "") -> str:
+    """What to say where ``n_heads`` does not divide ``d_model``, both below ``path``."""
+    return (
+        f"{path}n_heads: found {n_heads}, which does not divide {path}d_model = {d_model}; "
+        f"accepted: a divisor of it; set n_heads to {nearest_divisor((d_model,), n_heads)}, or "
+        f"change d_model"
+    )
+
+
 def nearest_divisor(numbers: tuple[int, ...], near: int, *, multiple_of: int = 1) -> int:
     """The common divisor of ``numbers`` closest to ``near``, if possible a multiple."""
     divisors = [

@@ -20,8 +20,7 @@ from iqn_blocks.bench import bench
 from iqn_blocks.checkpoint.format import WEIGHTS_FILE
 from iqn_blocks.config import Config, parse
 from iqn_blocks.config.commented import commented
-from iqn_blocks.config.loading import read_file
-from iqn_blocks.config.merge import PRESETS, merge
+from iqn_blocks.config.loading import with_preset
 from iqn_blocks.diagram import svg
 from iqn_blocks.errors import ConfigError
 from iqn_blocks.interop import btr, trackmania_rl
@@ -149,8 +148,6 @@ def _presets(arguments: Any) -> None:
 
 def _new(arguments: Any) -> None:
     """Print a preset as a configuration with a comment to each key. KEY is dotted: nn.iqn.n=16."""
-    if arguments.preset not in presets.list_presets():
-        parse({"preset": arguments.preset})  # raises, and names the presets
     own: dict[str, Any] = {}
     for pair in arguments.keys:
         path, equals, value = pair.partition("=")
@@ -161,8 +158,8 @@ def _new(arguments: Any) -> None:
         for block in blocks:
             inner = inner.setdefault(block, {})
         inner[last] = yaml.safe_load(value)
-    parse({"preset": arguments.preset, **own})
-    keys = merge(Config, read_file(PRESETS / f"{arguments.preset}.yaml"), own)
+    keys = with_preset({"preset": arguments.preset, **own})
+    parse(keys)
     schema = Path(iqn_blocks.__file__).parent / "config.schema.json"
     print(f"# yaml-language-server: $schema={schema}")
     print("\n".join(commented(Config, keys)))

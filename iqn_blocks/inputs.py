@@ -132,7 +132,7 @@ def check_values(
         low, high = tau.min().item(), tau.max().item()
         if low < 0 or high > 1:
             raise ValueError(
-                f"tau: found values from {low:.4g} to {high:.4g}; accepted: τ from 0 to 1"
+                f"tau: found values from {low:.4g} to {high:.4g}; accepted: levels from 0 to 1"
             )
     if mask is not None and not mask.any(-1).all():
         rows = (~mask.any(-1)).nonzero().tolist()

@@ -231,13 +231,13 @@ class Choice(Kind):
         return f"{', '.join(others)} or {last}" if others else last
 
     def convert(self, value: Any) -> object:
-        if isinstance(value, str) and value in self.names:
+        if not isinstance(value, str):
+            raise fault(value, self.accepts)
+        if value in self.names:
             return str(value)
-        known = [*self.names, "null"] if self.null else self.names
-        near = nearest(value, known) if isinstance(value, str) else None
+        near = nearest(value, [*self.names, "null"] if self.null else self.names)
         hint = f"did you mean {near}?" if near else ""
-        reason = self.refused.get(value, hint) if isinstance(value, str) else hint
-        raise fault(value, self.accepts, reason)
+        raise fault(value, self.accepts, self.refused.get(value, hint))
 
     def schema(self) -> Json:
         return {"enum": list(self.names)}

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from iqn_blocks._arguments import nearest_divisor
+from iqn_blocks._arguments import heads_fault, nearest_divisor
 
 
 class SelfAttention(nn.Module):
@@ -107,11 +107,7 @@ def native_encoder(
         ValueError: ``n_heads`` does not divide ``d_model``, and ``n_layers`` is not 0.
     """
     if n_layers and d_model % n_heads:
-        raise ValueError(
-            f"n_heads: found {n_heads}, which does not divide d_model = {d_model}; accepted: a "
-            f"divisor of it; set n_heads to {nearest_divisor((d_model,), n_heads)}, or change "
-            f"d_model"
-        )
+        raise ValueError(heads_fault(d_model, n_heads))
     ff_dim = max(64, d_model * ff_mult)
     return NativeEncoder(
         [EncoderLayer(d_model, n_heads, ff_dim, dropout=dropout) for _ in range(n_layers)]

@@ -149,16 +149,18 @@ class Block(BaseModel):
         keys |= {alias: keys[name] for alias, name in cls.aliases.items()}
         return reference
 
-    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
-        """The keys that differ from their default: enough to paste back."""
+    def changed_keys(self) -> Iterator[tuple[str, Any]]:
+        """The keys that differ from their default, with their values."""
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
             if field.is_required() or value != field.get_default(call_default_factory=True):
                 yield name, value
 
-    def __str__(self) -> str:
-        """What can be pasted back, for print() too."""
-        return repr(self)
+    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
+        """Enough to paste back."""
+        return self.changed_keys()
+
+    __str__ = BaseModel.__repr__
 
     def replace(self: AnyBlock, **keys: Any) -> AnyBlock:
         """A copy in which ``keys`` are changed, block by block: ``config.replace(nn={"iqn": …})``.

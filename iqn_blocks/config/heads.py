@@ -44,7 +44,7 @@ _NO_BACKBONE = (
 )
 _ALIASES = {"hidden": "hidden_dim", "layers": "n_hidden_layers"}
 _REFUSED = {
-    alias: f"options beside {name}, which means the same; keep one of them"
+    alias: f"given beside {name}, which means the same; keep one of them"
     for alias, name in _ALIASES.items()
 } | dict.fromkeys(
     (key for key, *_ in _NO_BACKBONE),
@@ -105,7 +105,7 @@ class Decoder(Block):
     )
     dueling: Annotated[DuelingOrNone, Choice.of(DuelingOrNone)] = key(
         "per_level",
-        "How the heads join: advantages centred at each τ, or by their mean over nn.iqn.k "
+        "How the heads join: advantages centred at each level, or by their mean over nn.iqn.k "
         "midpoints, which keeps heads that rise with τ rising; none builds no value head.",
     )
     shared_trunk_freeze: Bool = key(False, "For trainers; never read here.")

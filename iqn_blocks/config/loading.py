@@ -43,10 +43,11 @@ def parse(cfg: Config | Mapping[str, Any] | str | os.PathLike[str] | None) -> Co
             "the configuration: found null; accepted: a mapping such as "
             '{"n_actions": 5, "float_input_dim": 3}, a Config, or the path of a YAML or JSON file'
         )
-    return Config.model_validate(_with_preset(cfg))
+    return Config.model_validate(with_preset(cfg))
 
 
-def _with_preset(cfg: Any) -> Any:
+def with_preset(cfg: Any) -> Any:
+    """The keys of a configuration laid over those of the preset that it names, if it names one."""
     if not isinstance(cfg, Mapping) or cfg.get("preset") is None:
         return cfg
     own = dict(cfg)

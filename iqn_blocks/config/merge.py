@@ -34,7 +34,7 @@ def merge(block: type[Block], base: Mapping[Any, Any], own: object) -> Any:
     """``own`` laid over ``base``, key by key: two descriptions of one ``block``.
 
     A part that ``own`` chooses takes the place of another in ``base``; options of the same part are
-    merged. What is no mapping is given back as it is, for the schema to name.
+    merged. Anything but a mapping is returned as it is, and the schema then refuses it.
     """
     own = block.as_keys(own)
     if not isinstance(own, Mapping):

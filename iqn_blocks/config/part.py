@@ -172,8 +172,8 @@ class PartsOf(Kind):
                 for path, text in (error.context or {})["faults"]:
                     option = path.removeprefix(f"{name}.")
                     if option in self.refused:
-                        value = getattr(given, "options", given)[option]
-                        text = f"found {show(value)}; {self.refused[option]}"
+                        options = given.options if isinstance(given, Part) else given
+                        text = f"found {show(options[option])}; {self.refused[option]}"
                     faults.append((path, text))
         if faults:
             raise _part_error(faults)
@@ -245,8 +245,9 @@ class Chooser(Block):
         block["anyOf"] = [{"enum": names}, inner]
         return reference
 
-    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
-        for name, value in super().__repr_args__():
+    def changed_keys(self) -> Iterator[tuple[str, Any]]:
+        """As in any block; for a part, its options that differ from their default."""
+        for name, value in super().changed_keys():
             if name != "parts":
                 yield name, value
         for part in self.__dict__["parts"]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from iqn_blocks._arguments import nearest_divisor
+from iqn_blocks._arguments import heads_fault, nearest_divisor
 from iqn_blocks.config.part import Part
 from iqn_blocks.config.routing import TOPOLOGIES, route_by_keys, trunk
 from iqn_blocks.errors import UnsupportedTopologyError
@@ -88,8 +88,9 @@ def _vision(config: Config) -> Iterator[str]:
     vis, t = config.nn.vis, config.nn.vis.transformer
     if t is None or vis.no_image:
         return
-    if t.n_layers > 0 and config.nn.fusion_mode != "unified":
-        yield from _heads_divide("nn.vis.transformer", t.d_model, t.n_heads)
+    has_layers = t.n_layers > 0 and config.nn.fusion_mode != "unified"
+    if has_layers and t.d_model % t.n_heads:
+        yield heads_fault(t.d_model, t.n_heads, "nn.vis.transformer.")
     if t.use_hf_backbone:
         if not t.model_name_or_path:
             yield (
@@ -149,8 +150,8 @@ def _trunk(config: Config) -> Iterator[str]:
     t, own_path = encoder.transformer, encoder.hf_embedding.model_name_or_path
     has_own_options = isinstance(encoder.fusion_encoder, Part)
     if name == "native_transformer":
-        if t.n_layers > 0 and not has_own_options:
-            yield from _heads_divide("nn.encoder.transformer", t.d_model, t.n_heads)
+        if t.n_layers > 0 and not has_own_options and t.d_model % t.n_heads:
+            yield heads_fault(t.d_model, t.n_heads, "nn.encoder.transformer.")
         if t.use_hf_backbone:
             yield (
                 "nn.encoder.fusion_encoder: found native_transformer with "
@@ -171,13 +172,4 @@ def _trunk(config: Config) -> Iterator[str]:
             f"nn.encoder.hf_embedding.model_name_or_path: found {own_path!r}, but "
             f"nn.encoder.transformer.model_name_or_path is {t.model_name_or_path!r}; accepted: one "
             "path; remove one of the two"
-        )
-
-
-def _heads_divide(path: str, d_model: int, n_heads: int) -> Iterator[str]:
-    if d_model % n_heads:
-        near = nearest_divisor((d_model,), n_heads)
-        yield (
-            f"{path}.n_heads: found {n_heads}, which does not divide {path}.d_model = {d_model}; "
-            f"accepted: a divisor of it; set n_heads to {near}, or change d_model"
         )
