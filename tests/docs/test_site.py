@@ -70,9 +70,8 @@ def _broken(site: Path) -> Iterator[str]:
             found = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             if not found.is_file() and not (found / "index.html").is_file():
                 yield f"{where} leads to {target}"
-            elif parts.fragment and found in pages and found.suffix == ".html":
-                if unquote(parts.fragment) not in pages[found].ids | {"__top"}:
-                    yield f"{where} leads to {target}, which has no such place"
+            elif found in pages and unquote(parts.fragment) not in {"", *pages[found].ids}:
+                yield f"{where} leads to {target}, which has no such place"
 
 
 @pytest.mark.slow
