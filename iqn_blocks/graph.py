@@ -81,6 +81,8 @@ class _Tracer:
         def record(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             self.add_stage(node, [x for x in args if isinstance(x, Tensor)])
             output = output[0] if isinstance(output, tuple) else output  # a core gives a memory too
+            if output.grad_fn is None:  # an input that came through as it is
+                self.leaves = [(x, node.name if x is output else n) for x, n in self.leaves]
             self.makers[output.grad_fn] = node.name
 
         return module.register_forward_hook(record)
