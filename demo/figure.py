@@ -13,7 +13,7 @@ from docs.examples import windy_river
 from iqn_blocks import plots, risk
 from iqn_blocks.functional import midpoints
 
-LEVELS = 50
+LEVELS = 32
 TASTES = {"neutral": None, "cautious, cvar(0.25)": risk.cvar(0.25)}
 
 
@@ -59,7 +59,8 @@ def true_quantiles(net: iqn_blocks.IQN, wind: float) -> torch.Tensor:
 def _draw_board(axes: Axes, net: iqn_blocks.IQN, wind: float) -> None:
     img, _ = windy_river.observe(torch.tensor([windy_river.START]), torch.tensor([wind]))
     pixels = img[0].permute(1, 2, 0).float() / 255
-    axes.imshow(torch.where(pixels.sum(-1, keepdim=True) > 0, 0.35 + 0.5 * pixels, 0.95))
+    empty = pixels.sum(-1, keepdim=True) == 0
+    axes.imshow(torch.where(empty, 0.95, 0.35 + 0.5 * pixels).numpy())
     for i, (name, taste) in enumerate(TASTES.items()):
         rows, columns = zip(*windy_river.path(windy_river.greedy(net, taste), wind), strict=True)
         shift = 0.12 * (i - 0.5)
@@ -67,7 +68,7 @@ def _draw_board(axes: Axes, net: iqn_blocks.IQN, wind: float) -> None:
             [column + shift for column in columns],
             [row + shift for row in rows],
             color=("black", "tab:purple")[i],
-            marker=">",
+            marker="o",
             label=name,
         )
     axes.set(title=f"A gust pushes down, {wind:.0%} of steps", xticks=[], yticks=[])

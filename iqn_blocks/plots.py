@@ -28,10 +28,10 @@ ETAS = tuple(i / 20 for i in range(1, 21))
 def quantile_functions(
     q: Tensor, tau: Tensor, *, actions: Sequence[str] | None = None, ax: Axes | None = None
 ) -> Axes:
-    """The quantile function of each action in one state, red where it falls.
+    """The quantile function of each action in one state, on yellow where it falls.
 
-    A quantile function rises by definition; a red piece joins two neighbouring levels whose values
-    cross, as :func:`iqn_blocks.functional.crossing_rate` counts them.
+    A quantile function rises by definition; a yellow piece joins two neighbouring levels whose
+    values cross, as :func:`iqn_blocks.functional.crossing_rate` counts them.
 
     >>> q, tau = torch.tensor([[1.0], [3.0], [2.0]]), torch.tensor([0.1, 0.5, 0.9])
     >>> [line.get_label() for line in quantile_functions(q, tau, actions=["jump"]).lines]
@@ -57,7 +57,7 @@ def quantile_functions(
         gap = torch.full((len(low),), torch.nan, dtype=q.dtype)
         x = torch.stack([tau[low], tau[low + 1], gap], 1).reshape(-1)
         y = torch.stack([q[low, which], q[low + 1, which], gap], 1).reshape(-1)
-        axes.plot(x, y, color="red", linewidth=4, alpha=0.5, label="crossing")
+        axes.plot(x, y, color="gold", linewidth=6, zorder=1, label="crossing")
     axes.set(xlabel="level τ", ylabel="return", xlim=(0, 1))
     axes.legend()
     return axes

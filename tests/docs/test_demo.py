@@ -86,7 +86,7 @@ def test_its_quantile_functions_are_near_the_true_ones(net: iqn_blocks.IQN) -> N
     with torch.no_grad():
         q, _ = net.quantiles(*seen, len(truth), midpoints(len(truth)))
     distance = (q[0] / SCALE - truth).abs().mean(0)
-    assert (distance < 0.8).all(), distance  # returns range over 8
+    assert (distance < 0.8).all(), distance  # returns range over 10
     backwards = (q[0].flip(0) / SCALE - truth).abs().mean(0)
     assert backwards[RIGHT] > 3 * distance[RIGHT]
 

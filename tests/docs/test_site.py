@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
+
+import iqn_blocks
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,6 +42,17 @@ def test_the_navigation_has_every_page_once() -> None:
     docs = ROOT / "docs"
     pages = sorted(str(page.relative_to(docs)) for page in docs.rglob("*.md"))
     assert sorted(_entries(settings["nav"])) == pages
+
+
+def test_the_reference_has_every_public_name() -> None:
+    pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs/api").glob("*.md"))
+    named = set(re.findall(r"^::: (\S+)", pages, re.MULTILINE))
+    for name in iqn_blocks.__all__:
+        thing = getattr(iqn_blocks, name)
+        home = thing.__name__ if isinstance(thing, ModuleType) else thing.__module__
+        inside = {place for place in named if place.startswith(f"{home}.")}  # a package's modules
+        places = {f"iqn_blocks.{name}", home, f"{home}.{getattr(thing, '__name__', name)}"}
+        assert named & places or (isinstance(thing, ModuleType) and inside), name
 
 
 class _Page(HTMLParser):
@@ -87,6 +103,8 @@ def test_the_site_is_made_without_warnings_and_its_links_resolve(tmp_path: Path)
     assert run.returncode == 0, run.stdout + run.stderr
     assert len(list(tmp_path.rglob("*.html"))) > 20
     assert list(_broken(tmp_path)) == []
+    found = json.loads((tmp_path / "search/search_index.json").read_text(encoding="utf-8"))["docs"]
+    assert "api/functions.html#iqn_blocks.risk.cvar" in {entry["location"] for entry in found}
 
 
 def test_a_broken_link_is_found(tmp_path: Path) -> None:
