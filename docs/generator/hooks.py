@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from typing import Any
 
@@ -25,4 +26,11 @@ class Docstrings(griffe.Extension):
             text = ROLE.sub(r"`\1`", obj.docstring.value)
             obj.docstring.value = DOCTEST.sub(
                 lambda found: f"```pycon\n{found[0].rstrip()}\n```\n", text
+            )
+
+    def on_alias_instance(self, *, alias: griffe.Alias, node: Any, **_: Any) -> None:
+        """``from … import X as X`` makes X public, as type checkers read it."""
+        if isinstance(node, ast.ImportFrom):
+            alias.public = (
+                any(name.asname == name.name == alias.name for name in node.names) or None
             )
