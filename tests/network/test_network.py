@@ -65,7 +65,7 @@ def test_quantiles_are_laid_out_as_losses_take_them(net):
 
 
 def test_numbers_of_quantiles_of_a_network_made_by_hand():
-    """8 in training and 32 in acting, as the class documents."""
+    """The defaults: 8 in training, 32 in acting."""
     built = build(tiny_float())
     parts = {"value_head": built.value_head, "advantage_head": built.advantage_head}
     net = iqn_blocks.IQN(built.encoder, built.tau_embedding, built.mixer, **parts)
