@@ -48,6 +48,30 @@ def test_shapes(net, batch, scheme):
     assert net.q_values(*net.example_inputs(batch)).shape == (batch, *tail)
 
 
+def test_quantiles_are_laid_out_as_losses_take_them(net):
+    net.eval()
+    inputs, tau = net.example_inputs(3), torch.rand(4 * 3, 1)
+    rows, _ = net(*inputs, 4, tau)
+    for number in (4, None):  # None: counted from tau
+        q, levels = net.quantiles(*inputs, number, tau)
+        assert q.shape[:2] == levels.shape == (3, 4)
+        for k in range(4):
+            for b in range(3):
+                assert torch.equal(q[b, k], rows[k * 3 + b])
+                assert levels[b, k] == tau[k * 3 + b]
+    for number, k in ((6, 6), (None, net.n)):
+        q, levels = net.quantiles(*inputs, number)
+        assert q.shape[:2] == levels.shape == (3, k)
+
+
+def test_numbers_of_quantiles_of_a_network_made_by_hand():
+    """The defaults: 8 in training, 32 in acting."""
+    built = build(tiny_float())
+    parts = {"value_head": built.value_head, "advantage_head": built.advantage_head}
+    net = iqn_blocks.IQN(built.encoder, built.tau_embedding, built.mixer, **parts)
+    assert (net.n, net.k) == (8, 32)
+
+
 def test_number_of_quantiles_defaults_to_iqn_n():
     net = build()
     assert net(*net.example_inputs(2))[1].shape == (4 * 2, 1)
