@@ -89,9 +89,12 @@ def assemble(config: Config, models: Models | None = None) -> IQN:
     }
     if nn_config.iqn.fractions == "fqf":
         options["fractions"] = FractionProposer(state_dim, nn_config.iqn.n)
-    if core is not None:
-        return RecurrentIQN(encoder, core, tau_embedding, mixer, **options)
-    return IQN(encoder, tau_embedding, mixer, **options)
+    try:
+        if core is not None:
+            return RecurrentIQN(encoder, core, tau_embedding, mixer, **options)
+        return IQN(encoder, tau_embedding, mixer, **options)
+    except ValueError as error:  # the heads refuse the dueling
+        raise ConfigError(f"nn.decoder.{error}") from None
 
 
 def _encoder(config: Config, topology: str, models: Models | None) -> nn.Module:

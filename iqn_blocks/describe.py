@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-_BATCH, _QUANTILES = 3, 2  # any two numbers whose multiples tell B from K·B
+_BATCH, _QUANTILES = 7, 2  # any two numbers whose multiples tell B from K·B
 
 
 class Stage(NamedTuple):
@@ -31,7 +31,7 @@ def stages(net: nn.Module) -> list[Stage]:
         TypeError: ``net`` is no network of this library.
     """
     plain: Any = unwrapped(net)
-    found: list[Stage] = []
+    found: dict[str, Stage] = {}  # of a stage that is read twice the first
     handles = []
 
     def watch(name: str, module: nn.Module) -> None:
@@ -39,7 +39,8 @@ def stages(net: nn.Module) -> list[Stage]:
             output = output[0] if isinstance(output, tuple) else output
             if isinstance(output, Tensor):
                 count = sum(p.numel() for p in module.parameters())
-                found.append(Stage(name, type(module).__name__, _symbolic(output), count))
+                kind = type(module).__name__
+                found.setdefault(name, Stage(name, kind, _symbolic(output), count))
 
         handles.append(module.register_forward_hook(record))
 
@@ -51,7 +52,7 @@ def stages(net: nn.Module) -> list[Stage]:
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return list(found.values())
 
 
 def describe(net: nn.Module) -> str:
@@ -114,7 +115,8 @@ def _stage_modules(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def _symbolic(output: Tensor) -> tuple[str, ...]:
     rows, *rest = output.shape
     symbols = {_BATCH: "B", _BATCH * _QUANTILES: "K·B"}
-    return (symbols.get(rows, str(rows)), *map(str, rest))
+    other = str(rows) if rows % _BATCH else f"{rows // _BATCH}·B"
+    return (symbols.get(rows, other), *map(str, rest))
 
 
 @contextmanager

@@ -108,10 +108,11 @@ def hadamard_mix(state: Tensor, phi: Tensor, num_quantiles: int) -> Tensor:
     return (state * by_level(phi, state, num_quantiles)).flatten(0, 1)
 
 
-def by_level(phi: Tensor, state: Tensor, num_quantiles: int) -> Tensor:
+def by_level(phi: Tensor, state: Tensor, num_quantiles: int, name: str = "phi") -> Tensor:
     """``φ (K·B, P)`` as ``(K, B, P)``, or ``φ (K, P)`` as ``(K, 1, P)``.
 
-    It broadcasts against ``state (B, D)`` then, or against what has its number of rows.
+    It broadcasts against ``state (B, D)`` then, or against what has its number of rows. An error
+    calls it by ``name``.
 
     Raises:
         ValueError: ``φ`` has neither ``K`` nor ``K·B`` rows.
@@ -119,7 +120,7 @@ def by_level(phi: Tensor, state: Tensor, num_quantiles: int) -> Tensor:
     batch, rows = state.shape[0], phi.shape[0]
     if rows not in (num_quantiles, num_quantiles * batch):
         raise ValueError(
-            f"phi: {rows} rows, but {num_quantiles} quantiles and a state of shape "
+            f"{name}: {rows} rows, but {num_quantiles} quantiles and a state of shape "
             f"{tuple(state.shape)} need {num_quantiles * batch} (per sample) or {num_quantiles} "
             f"(shared)"
         )

@@ -79,7 +79,8 @@ class _Tracer:
         node = Node(stage.name, stage.kind, f"({', '.join(stage.shape)}){parameters}")
 
         def record(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            self.add_stage(node, [x for x in args if isinstance(x, Tensor)])
+            if node not in self.nodes:  # a stage may be read twice
+                self.add_stage(node, [x for x in args if isinstance(x, Tensor)])
             output = output[0] if isinstance(output, tuple) else output  # a core gives a memory too
             self.makers[output.grad_fn] = node.name
 

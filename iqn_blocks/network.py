@@ -62,10 +62,13 @@ class IQN(nn.Module):
             integers ``phi_dim`` ``P`` and ``out_dim``.
         value_head: ``(R, out_dim) -> (R, 1)``; None where the advantage head gives ``q`` itself.
         advantage_head: ``(R, out_dim) -> (R, A)``, or ``(R, N, A)`` for ``N`` action offsets, with
-            that shape as ``out_shape``.
-        dueling: ``per_level`` subtracts ``mean_A Adv(s, τ)``. ``at_midpoints`` subtracts the mean
-            of ``Adv(s, τ')`` over actions and the ``k`` midpoints ``τ'``: it does not depend on τ,
-            so that ``q`` rises with τ where both heads do, and costs ``k`` further rows.
+            that shape as ``out_shape``. Either head may have an integer ``n_levels`` ``M``: it then
+            reads ``x`` at ``M`` midpoints, whatever τ a call asks for, and is a function of τ
+            itself: ``(x (M·B, out_dim), τ (K·B, 1) or (K, 1), K) -> (K·B, …)``.
+        dueling: ``per_level`` subtracts ``mean_A Adv(s, τ)``, which heads with ``n_levels`` refuse.
+            ``at_midpoints`` subtracts the mean of ``Adv(s, τ')`` over actions and the ``k``
+            midpoints ``τ'``: it does not depend on τ, so that ``q`` rises with τ where both heads
+            do, and costs ``k`` further rows.
         fractions: proposes ``K`` fractions for each state; they stand in for τ that is not given,
             whatever ``scheme`` says. None where τ is drawn.
         n: quantiles ``K`` of a call that names none; those of ``fractions`` where there are any.
@@ -75,7 +78,8 @@ class IQN(nn.Module):
 
     Raises:
         TypeError: a part lacks an integer that it must have.
-        ValueError: the widths of two parts differ, or an unknown ``dueling``.
+        ValueError: the widths of two parts differ, or a ``dueling`` that is unknown or that a head
+            refuses.
     """
 
     def __init__(
@@ -119,6 +123,8 @@ class IQN(nn.Module):
             raise ValueError(
                 f"dueling: got {dueling!r}, accepted are {accepted}; for none, leave out value_head"
             )
+        if value_head is not None and dueling == "per_level":
+            _check_per_level(value_head, advantage_head)
         phi_dim = tau_embedding.projection.out_features
         if phi_dim != mixer.phi_dim:
             raise ValueError(
@@ -322,27 +328,45 @@ class IQN(nn.Module):
 
     def quantile_values(self, state: Tensor, tau: Tensor, num_quantiles: int) -> Tensor:
         """The quantile path: ``s (B, D)`` and ``tau (K·B, 1)`` or ``(K, 1)`` to ``q (K·B, …)``."""
-        centre = self._centre(state, num_quantiles)
-
-        def read(x: Tensor) -> Tensor:
-            advantage: Tensor = self.advantage_head(x)
-            if self.value_head is None:
-                return advantage
-            return dueling(self.value_head(x), advantage, centre)
-
-        return self._read(read, state, tau, num_quantiles)
+        heads = [self.advantage_head]
+        if self.value_head is not None:
+            heads.append(self.value_head)
+        if len({_n_levels(head) for head in heads}) > 1:
+            values = [self._values([head], state, tau, num_quantiles)[0] for head in heads]
+        else:
+            values = self._values(heads, state, tau, num_quantiles)
+        if len(values) == 1:
+            return values[0]
+        advantage, value = values
+        return dueling(value, advantage, self._centre(state, num_quantiles))
 
     def _centre(self, state: Tensor, num_quantiles: int) -> Tensor | None:
         """What dueling subtracts from ``K·B`` rows of advantages; None for their mean."""
-        if self.value_head is None or self.dueling == "per_level":
+        if self.dueling == "per_level":
             return None
-        advantage = self._read(self.advantage_head, state, self.acting_tau(), self.k)
+        (advantage,) = self._values([self.advantage_head], state, self.acting_tau(), self.k)
         centre = mean_over_quantiles(advantage, self.k).mean(-1, keepdim=True)
         return centre.repeat(num_quantiles, *(1 for _ in centre.shape[1:]))
 
+    def _values(
+        self, heads: Sequence[nn.Module], state: Tensor, tau: Tensor, num_quantiles: int
+    ) -> list[Tensor]:
+        """What heads that read ``x`` at the same levels give at ``tau``: ``(K·B, …)`` each."""
+        n_levels = _n_levels(heads[0])
+        if n_levels is None:
+            return self._read(lambda x: [head(x) for head in heads], state, tau, num_quantiles)
+        levels = midpoints(n_levels, device=self.device, dtype=wide_dtype(self.dtype))
+        return self._read(
+            lambda x: [head(x, tau, num_quantiles) for head in heads], state, levels, n_levels
+        )
+
     def _read(
-        self, read: Callable[[Tensor], Tensor], state: Tensor, tau: Tensor, num_quantiles: int
-    ) -> Tensor:
+        self,
+        read: Callable[[Tensor], list[Tensor]],
+        state: Tensor,
+        tau: Tensor,
+        num_quantiles: int,
+    ) -> list[Tensor]:
         """``read(x)`` of the mixed vector ``x (K·B, out_dim)``."""
 
         def mix(state: Tensor, tau: Tensor) -> Tensor:
@@ -509,6 +533,22 @@ class IQN(nn.Module):
         """Whatever can draw noise and switch it off."""
         inside = [m for m in self.modules() if m is not self]
         return [m for m in inside if hasattr(m, "reset_noise") and hasattr(m, "disable_noise")]
+
+
+def _n_levels(head: nn.Module) -> int | None:
+    """At how many levels of its own a head reads ``x``; None for one that reads it at τ."""
+    return cast("int | None", getattr(head, "n_levels", None))
+
+
+def _check_per_level(*heads: nn.Module) -> None:
+    """Raise ValueError for a head that is a function of τ."""
+    for head in heads:
+        if _n_levels(head) is not None:
+            raise ValueError(
+                f"dueling: found per_level with {type(head).__name__}, whose order over τ it would "
+                f"undo by subtracting another number at each level; accepted: at_midpoints, or "
+                f"none, that is no value head"
+            )
 
 
 def _check_risk(risk: object) -> None:

@@ -42,6 +42,7 @@ OPTIONS: Mapping[tuple[Slot, str], Config] = {
     ("trunk", "native_transformer"): {"n_layers": 1, "n_heads": 2},
     ("mixer", "film"): {"phi_dim": 6},
     ("head", "transformer"): {"d_model": 4, "n_heads": 2, **NARROW},
+    ("head", "monotone"): {"n_levels": 4, **NARROW},
     **{("head", name): NARROW for name in ("mlp", "simba", "simba_v2")},
     **{("floats", name): NARROW for name in ("mlp", "simba", "simba_v2")},
 }
@@ -76,7 +77,9 @@ def _trunk(part: Config) -> Config:
 
 
 def _head(part: Config) -> Config:
-    config = tiny_float(n_actions_per_block=2, nn={"decoder": {"advantage": part, "value": part}})
+    """The dueling that all of them allow."""
+    decoder = {"dueling": "at_midpoints", "advantage": part, "value": part}
+    config = tiny_float(n_actions_per_block=2, nn={"decoder": decoder})
     del config["nn"]["decoder"]["dense_hidden_dimension"]
     return config
 

@@ -48,7 +48,8 @@ width `D` |
 | `mixer` | `nn.iqn.mixer` | `D` | `(s (B, D), φ, K) -> x (R, out_dim)`; `φ` is `(R, P)`, or \
 `(K, P)` if the batch shares its levels | `phi_dim`, the width `P`; `out_dim` |
 | `head` | `nn.decoder.advantage`, `nn.decoder.value` | width, output shape | \
-`x (R, width) -> (R, *shape)` | `out_shape`, that shape |
+`x (R, width) -> (R, *shape)` | `out_shape`, that shape; `n_levels` if it is a \
+[function of τ](blocks/heads.md#quantiles-that-never-cross) |
 
 Images and floats come in the dtype that `FloatNormalization` and `ImageNormalization` give them: an
 image in that of the parameters, floats in float32 or wider, so that a part over floats casts them.

@@ -10,6 +10,7 @@ from iqn_blocks.blocks.floats import FloatMLP, FloatNormalization
 from iqn_blocks.blocks.fractions import FractionProposer
 from iqn_blocks.blocks.heads.head import Head
 from iqn_blocks.blocks.heads.mlp import mlp_head
+from iqn_blocks.blocks.heads.monotone import MonotoneHead
 from iqn_blocks.blocks.heads.simba import Simba, SimbaHead
 from iqn_blocks.blocks.heads.simba_v2 import SimbaV2, SimbaV2Head, project_simba_v2_
 from iqn_blocks.blocks.heads.transformer import transformer_head
@@ -58,6 +59,7 @@ __all__ = [
     "MapReadout",
     "MeanTrunk",
     "MinAtarStem",
+    "MonotoneHead",
     "NativeTrunk",
     "NatureStem",
     "NoisyLinear",

@@ -77,6 +77,7 @@ class HeadSlot(Chooser):
 
     if TYPE_CHECKING:  # the parts that come with the library, so that editors know their names
         mlp: Any = None
+        monotone: Any = None
         simba: Any = None
         simba_v2: Any = None
         transformer: Any = None
