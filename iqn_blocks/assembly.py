@@ -66,7 +66,8 @@ def assemble(config: Config, models: Models | None = None) -> IQN:
     if nn_config.init == "orthogonal":
         orthogonal_tau_(tau_embedding)
     tau_embedding.requires_grad_(not nn_config.iqn.freeze)
-    offsets, actions = config.n_actions_per_block, config.n_actions
+    offsets, sizes = config.n_actions_per_block, config.n_actions
+    actions = sizes if isinstance(sizes, int) else max(sizes)
     heads = {"advantage": (actions,) if offsets == 1 else (offsets, actions)}
     dueling = nn_config.decoder.dueling
     if dueling != "none":
@@ -81,6 +82,7 @@ def assemble(config: Config, models: Models | None = None) -> IQN:
         raise ConfigError(join(faults))
     options: dict[str, Any] = {
         **made,
+        "action_sizes": None if isinstance(sizes, int) else sizes,
         "dueling": "per_level" if dueling == "none" else dueling,
         "n": nn_config.iqn.n,
         "k": nn_config.iqn.k,

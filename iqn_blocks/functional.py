@@ -6,6 +6,7 @@ Shapes use ``B`` batch, ``K`` quantiles, ``E`` cosine dimension, ``D`` state wid
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -141,6 +142,27 @@ def dueling(value: Tensor, advantage: Tensor, centre: Tensor | None = None) -> T
     return advantage + (value - centre)
 
 
+def existing_actions(sizes: Sequence[int], device: torch.device | str | None = None) -> Tensor:
+    """``(N, A)``, True for the first ``sizes[n]`` of ``A = max(sizes)`` actions at offset ``n``.
+
+    >>> existing_actions([2, 1]).tolist()
+    [[True, True], [True, False]]
+    """
+    action = torch.arange(max(sizes), device=device)
+    return torch.stack([action < size for size in sizes])
+
+
+def mean_over_actions(q: Tensor, exists: Tensor | None = None) -> Tensor:
+    """The mean over the actions of each offset: ``(R, N, A) -> (R, N, 1)``, ``(R, A) -> (R, 1)``.
+
+    Of an offset that has fewer than ``A`` actions it is the mean over those for which ``exists``,
+    as :func:`existing_actions` gives it, is True.
+    """
+    if exists is None:
+        return q.mean(-1, keepdim=True)
+    return q.masked_fill(~exists, 0).sum(-1, keepdim=True) / exists.sum(-1, keepdim=True)
+
+
 def split_quantiles(q: Tensor, num_quantiles: int) -> Tensor:
     """The batch-major view of quantile-major rows: ``(K·B, …) -> (B, K, …)``, without a copy.
 
@@ -220,8 +242,9 @@ def crossing_rate(q: Tensor, tau: Tensor) -> Tensor:
     ``q (B, K, …), tau (B, K)`` or ``(B, K, 1)``, batch-major as :func:`split_quantiles` gives them.
     With each sample sorted by τ, a pair ``(k, k+1)`` with ``τ[k] < τ[k+1]`` crosses if ``q[k+1] <
     q[k]``; the rate is the number of crossing pairs over that of all such pairs, over samples,
-    actions and offsets alike. It is NaN where no two levels of a sample differ. It counts, so it
-    has no gradient.
+    actions and offsets alike; those of actions that do not exist, which have the dtype's finite
+    minimum, are left out. It is NaN where no two levels of a sample differ. It counts, so it has no
+    gradient.
 
     >>> q, tau = torch.tensor([[1.0, 3.0, 2.0]]), torch.tensor([[0.1, 0.5, 0.9]])
     >>> crossing_rate(q, tau).item()  # 1 ≤ 3, 3 > 2
@@ -239,7 +262,8 @@ def crossing_rate(q: Tensor, tau: Tensor) -> Tensor:
     tau, order = tau.reshape(q.shape[:2]).sort(dim=1, stable=True)
     rises = tau[:, 1:] > tau[:, :-1]
     sorted_q = q.take_along_dim(order.reshape(*order.shape, *[1] * (q.ndim - 2)), 1)
-    rises = rises.reshape(*rises.shape, *[1] * (q.ndim - 2)).expand_as(sorted_q[:, 1:])
+    rises = rises.reshape(*rises.shape, *[1] * (q.ndim - 2))
+    rises = rises & (sorted_q[:, 1:] != torch.finfo(q.dtype).min)
     falls = sorted_q[:, 1:] < sorted_q[:, :-1]
     return (falls & rises).sum() / rises.sum()
 

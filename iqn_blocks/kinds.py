@@ -13,7 +13,6 @@ import types
 from collections.abc import Mapping
 from collections.abc import Sequence as AnySequence
 from dataclasses import dataclass, replace
-from itertools import count
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 from pydantic_core import PydanticCustomError, core_schema
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 
 Json = dict[str, Any]
+Fault = tuple[str, str]  # where below a value, such as "[1]", and what is wrong there
 
 MAX_SIZE = 65_536
 MAX_LAYERS = 128
@@ -36,6 +36,17 @@ def fault(found: object, accepts: str, way_out: str = "") -> PydanticCustomError
     """An error line without its path: what was found, what is accepted, the way out."""
     text = f"found {show(found)}; accepted: {accepts}" + (f"; {way_out}" if way_out else "")
     return PydanticCustomError("config", "{text}", {"text": text})
+
+
+def faults(found: list[Fault]) -> PydanticCustomError:
+    """One error for several faults below a value."""
+    return PydanticCustomError("part", "several faults", {"faults": found})
+
+
+def faults_of(error: PydanticCustomError) -> list[Fault]:
+    """The faults of an error that :func:`fault` or :func:`faults` made."""
+    several: list[Fault] | None = (error.context or {}).get("faults")
+    return [("", error.message())] if several is None else several
 
 
 @dataclass(frozen=True)
@@ -139,6 +150,27 @@ class Whole(Kind):
         if isinstance(value, str) and value.strip().isdecimal():
             return "write it without quotes"
         return ""
+
+
+@dataclass(frozen=True)
+class WholeOrEach(Whole):
+    """A whole number for all, or a list with one for each."""
+
+    @property
+    def wants(self) -> str:
+        return f"{super().wants}, or a list of these"
+
+    def convert(self, value: Any) -> object:
+        if isinstance(value, list | tuple) and 0 < len(value) <= MAX_SIZE:
+            return self._each.convert(value)
+        return super().convert(value)
+
+    def schema(self) -> Json:
+        return {"anyOf": [super().schema(), self._each.schema()]}
+
+    @property
+    def _each(self) -> Sequence:
+        return Sequence(item=Whole(low=self.low, high=self.high), shortest=1)
 
 
 @dataclass(frozen=True)
@@ -264,19 +296,21 @@ class Sequence(Kind):
             raise fault(value, self.accepts)
         if not self.shortest <= len(value) <= self.longest:
             raise fault(value, f"{self.accepts} and at most {self.longest} items")
-        return tuple(value if self.item is None else map(self._read_item, count(), value))
+        if self.item is None:
+            return tuple(value)
+        items, found = [], list[Fault]()
+        for index, own in enumerate(value):
+            try:
+                items.append(self.item.read(own))
+            except PydanticCustomError as error:
+                found += [(f"[{index}]{below}", text) for below, text in faults_of(error)]
+        if found:
+            raise faults(found)
+        return tuple(items)
 
     def schema(self) -> Json:
         items = {} if self.item is None else {"items": self.item.schema_or_null()}
         return {"type": "array", "minItems": self.shortest, "maxItems": self.longest} | items
-
-    def _read_item(self, index: int, value: object) -> object:
-        assert self.item is not None
-        try:
-            return self.item.read(value)
-        except PydanticCustomError as error:
-            text = {"text": error.message(), "item": f"[{index}]"}
-            raise PydanticCustomError("config", "{text}", text) from None
 
 
 @dataclass(frozen=True)
@@ -352,6 +386,7 @@ Bool = Annotated[bool, Flag()]
 BoolOrNull = Annotated[bool | None, Flag(null=True)]
 Size = Annotated[int, Whole()]
 SizeOrNull = Annotated[int | None, Whole(null=True)]
+SizeOrSizes = Annotated[int | tuple[int, ...], WholeOrEach()]
 Count = Annotated[int, Whole(low=0)]
 Layers = Annotated[int, Whole(high=MAX_LAYERS)]
 LayersOrNone = Annotated[int, Whole(low=0, high=MAX_LAYERS)]

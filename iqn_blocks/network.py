@@ -18,7 +18,9 @@ from iqn_blocks.functional import (
     FractionProposals,
     TauScheme,
     dueling,
+    existing_actions,
     mask_actions,
+    mean_over_actions,
     mean_over_quantiles,
     midpoints,
     sample_tau,
@@ -65,6 +67,9 @@ class IQN(nn.Module):
             that shape as ``out_shape``. Either head may have an integer ``n_levels`` ``M``: it then
             reads ``x`` at ``M`` midpoints, whatever τ a call asks for, and is a function of τ
             itself: ``(x (M·B, out_dim), τ (K·B, 1) or (K, 1), K) -> (K·B, …)``.
+        action_sizes: how many of the ``A`` actions there are at each of the ``N`` offsets, for
+            blocks of unequal sizes; the largest is ``A``. Values of the others are the dtype's
+            finite minimum, and no mean over actions counts them. None where all have ``A``.
         dueling: ``per_level`` subtracts ``mean_A Adv(s, τ)``, which heads with ``n_levels`` refuse.
             ``at_midpoints`` subtracts the mean of ``Adv(s, τ')`` over actions and the ``k``
             midpoints ``τ'``: it does not depend on τ, so that ``q`` rises with τ where both heads
@@ -78,8 +83,8 @@ class IQN(nn.Module):
 
     Raises:
         TypeError: a part lacks an integer that it must have.
-        ValueError: the widths of two parts differ, or a ``dueling`` that is unknown or that a head
-            refuses.
+        ValueError: the widths of two parts differ, ``action_sizes`` that are not those of the
+            advantage head, or a ``dueling`` that is unknown or that a head refuses.
     """
 
     def __init__(
@@ -90,6 +95,7 @@ class IQN(nn.Module):
         *,
         value_head: nn.Module | None = None,
         advantage_head: nn.Module,
+        action_sizes: Sequence[int] | None = None,
         dueling: Dueling = "per_level",
         fractions: FractionProposer | None = None,
         n: int = 8,
@@ -125,6 +131,14 @@ class IQN(nn.Module):
             )
         if value_head is not None and dueling == "per_level":
             _check_per_level(value_head, advantage_head)
+        sizes = (self.n_actions,) * self.n_offsets if action_sizes is None else (*action_sizes,)
+        if len(sizes) != self.n_offsets or max(sizes) != self.n_actions or min(sizes) < 1:
+            raise ValueError(
+                f"action_sizes: got {sizes}, but the advantage head has the out_shape "
+                f"{self.advantage_head.out_shape}; accepted: {self.n_offsets} sizes from 1, of "
+                f"which the largest is {self.n_actions}; change one of the two"
+            )
+        self.action_sizes = sizes
         phi_dim = tau_embedding.projection.out_features
         if phi_dim != mixer.phi_dim:
             raise ValueError(
@@ -147,6 +161,13 @@ class IQN(nn.Module):
         """Action offsets ``N`` of a block; 1 without them."""
         shape = cast("tuple[int, ...]", self.advantage_head.out_shape)
         return shape[0] if len(shape) > 1 else 1
+
+    @property
+    def action_mask(self) -> Tensor | None:
+        """``(N, A)``, True where an offset has an action; None where all offsets have all."""
+        if len(set(self.action_sizes)) == 1:
+            return None
+        return existing_actions(self.action_sizes, self.device)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -328,6 +349,15 @@ class IQN(nn.Module):
 
     def quantile_values(self, state: Tensor, tau: Tensor, num_quantiles: int) -> Tensor:
         """The quantile path: ``s (B, D)`` and ``tau (K·B, 1)`` or ``(K, 1)`` to ``q (K·B, …)``."""
+        return self._fill(self._quantile_values(state, tau, num_quantiles))
+
+    def _fill(self, q: Tensor) -> Tensor:
+        """``q`` with the finite minimum for actions that do not exist."""
+        exists = self.action_mask
+        return q if exists is None else q.masked_fill(~exists, torch.finfo(q.dtype).min)
+
+    def _quantile_values(self, state: Tensor, tau: Tensor, num_quantiles: int) -> Tensor:
+        """The same, with any values for actions that do not exist."""
         heads = [self.advantage_head]
         if self.value_head is not None:
             heads.append(self.value_head)
@@ -338,14 +368,14 @@ class IQN(nn.Module):
         if len(values) == 1:
             return values[0]
         advantage, value = values
-        return dueling(value, advantage, self._centre(state, num_quantiles))
+        return dueling(value, advantage, self._centre(advantage, state, num_quantiles))
 
-    def _centre(self, state: Tensor, num_quantiles: int) -> Tensor | None:
-        """What dueling subtracts from ``K·B`` rows of advantages; None for their mean."""
+    def _centre(self, advantage: Tensor, state: Tensor, num_quantiles: int) -> Tensor:
+        """What dueling subtracts from advantages ``(K·B, …, A)``: ``(K·B, …, 1)``."""
         if self.dueling == "per_level":
-            return None
+            return mean_over_actions(advantage, self.action_mask)
         (advantage,) = self._values([self.advantage_head], state, self.acting_tau(), self.k)
-        centre = mean_over_quantiles(advantage, self.k).mean(-1, keepdim=True)
+        centre = mean_over_actions(mean_over_quantiles(advantage, self.k), self.action_mask)
         return centre.repeat(num_quantiles, *(1 for _ in centre.shape[1:]))
 
     def _values(
@@ -383,12 +413,16 @@ class IQN(nn.Module):
         Proposed fractions take the place of the midpoints: ``Σ_i (τ[i+1] − τ[i]) q(τ̂[i])``, whose
         weights get no gradient.
         """
+        return self._fill(self._mean_values(state, tau))
+
+    def _mean_values(self, state: Tensor, tau: Tensor | None) -> Tensor:
+        """The same, with any values for actions that do not exist."""
         if tau is None and self.fractions is not None:
             proposals = self.propose(state)
-            q = self.quantile_values(state, proposals.tau_hat.T.reshape(-1, 1), self.n)
+            q = self._quantile_values(state, proposals.tau_hat.T.reshape(-1, 1), self.n)
             return weighted_mean_over_quantiles(q, proposals.tau.detach())
         tau = self.acting_tau() if tau is None else tau
-        return mean_over_quantiles(self.quantile_values(state, tau, tau.shape[0]), tau.shape[0])
+        return mean_over_quantiles(self._quantile_values(state, tau, tau.shape[0]), tau.shape[0])
 
     def q_values(
         self,
@@ -526,6 +560,8 @@ class IQN(nn.Module):
         save(self, folder, config=config_of(self), dtype=self.dtype)
 
     def extra_repr(self) -> str:
+        if len(set(self.action_sizes)) > 1:
+            return f"n_actions={self.action_sizes}"
         offsets = f", n_actions_per_block={self.n_offsets}" if self.n_offsets > 1 else ""
         return f"n_actions={self.n_actions}{offsets}"
 

@@ -42,6 +42,7 @@ OPTIONS: Mapping[tuple[Slot, str], Config] = {
     ("trunk", "native_transformer"): {"n_layers": 1, "n_heads": 2},
     ("mixer", "film"): {"phi_dim": 6},
     ("head", "transformer"): {"d_model": 4, "n_heads": 2, **NARROW},
+    ("head", "block"): {"n_layers": 1, "n_heads": 2, **NARROW},
     ("head", "monotone"): {"n_levels": 4, **NARROW},
     **{("head", name): NARROW for name in ("mlp", "simba", "simba_v2")},
     **{("floats", name): NARROW for name in ("mlp", "simba", "simba_v2")},

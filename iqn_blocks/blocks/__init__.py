@@ -8,6 +8,7 @@ from iqn_blocks.blocks.cores.lstm import LSTM
 from iqn_blocks.blocks.dense import HiddenLayer
 from iqn_blocks.blocks.floats import FloatMLP, FloatNormalization
 from iqn_blocks.blocks.fractions import FractionProposer
+from iqn_blocks.blocks.heads.block import BlockHead
 from iqn_blocks.blocks.heads.head import Head
 from iqn_blocks.blocks.heads.mlp import mlp_head
 from iqn_blocks.blocks.heads.monotone import MonotoneHead
@@ -39,6 +40,7 @@ from iqn_blocks.blocks.vision import PatchTokens, PatchVision, StemVision
 __all__ = [
     "GRU",
     "LSTM",
+    "BlockHead",
     "ConvStem",
     "ConvTrunk",
     "Core",

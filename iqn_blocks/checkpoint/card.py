@@ -94,9 +94,11 @@ def _shape_rows(net: IQN) -> Iterator[str]:
         )
     if floats is not None:
         yield f"| `floats` | (B, {floats.shape[1]}) | raw units, normalised inside |"
-    actions, offsets = config_of(net).n_actions, config_of(net).n_actions_per_block
-    shape = f"{actions}" if offsets == 1 else f"{offsets}, {actions}"
-    yield f"| `q` | (K·B, {shape}) | quantile values of the actions |"
+    shape = f"{net.n_actions}" if net.n_offsets == 1 else f"{net.n_offsets}, {net.n_actions}"
+    of_which = (
+        "" if len(set(net.action_sizes)) == 1 else f", of which offsets have {net.action_sizes}"
+    )
+    yield f"| `q` | (K·B, {shape}) | quantile values of the actions{of_which} |"
     yield "| `tau` | (K·B, 1) | their quantile levels |"
 
 

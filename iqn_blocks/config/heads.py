@@ -76,6 +76,7 @@ class HeadSlot(Chooser):
     )
 
     if TYPE_CHECKING:  # the parts that come with the library, so that editors know their names
+        block: Any = None
         mlp: Any = None
         monotone: Any = None
         simba: Any = None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from pydantic_core import PydanticCustomError, core_schema
 
 from iqn_blocks.config.block import Block
-from iqn_blocks.kinds import Json, Kind, fault
+from iqn_blocks.kinds import Json, Kind, fault, faults, faults_of
 from iqn_blocks.plain import FrozenMapping, show, thaw
 from iqn_blocks.registry import Slot, find_part, list_parts, options_of, read_options
 
@@ -60,13 +60,13 @@ def read_part(slot: Slot, name: str, given: object, path: str = "") -> Part:
     try:
         part = find_part(slot, name)
     except LookupError as error:
-        raise _faults([("", str(error.args[0]))]) from None
+        raise faults([("", str(error.args[0]))]) from None
     given = {} if given is None else given
     if not isinstance(given, Mapping):
-        raise _faults([(path, fault(given, f"a block of options of {name}").message())])
+        raise faults([(path, fault(given, f"a block of options of {name}").message())])
     values, found = read_options(part, slot, given)
     if found:
-        raise _faults([(f"{path}.{option}".strip("."), text) for option, text in found])
+        raise faults([(f"{path}.{option}".strip("."), text) for option, text in found])
     return Part(name, {**_defaults(slot, name), **values})
 
 
@@ -86,10 +86,6 @@ def part_schema(slot: Slot, name: str) -> Json:
         "required": [key for key, option in options.items() if option.is_required],
         "additionalProperties": False,
     }
-
-
-def _faults(found: list[tuple[str, str]]) -> PydanticCustomError:
-    return PydanticCustomError("part", "faults in a part", {"faults": found})
 
 
 class PartKind(Kind):
@@ -183,13 +179,13 @@ class PartsOf(PartKind):
                 given = options.options if isinstance(options, Part) else options
                 parts.append(read_part(self.slot, name, given, name))
             except PydanticCustomError as error:
-                for path, text in (error.context or {})["faults"]:
+                for path, text in faults_of(error):
                     reason = dict(self.refused).get(path.removeprefix(f"{name}."))
                     if reason:
                         text = f"found {show(given[path.rpartition('.')[2]])}; {reason}"
                     found.append((path, text))
         if found:
-            raise _faults(found)
+            raise faults(found)
         return tuple(parts)
 
     def plain(self, value: Any) -> Any:

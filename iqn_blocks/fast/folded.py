@@ -51,7 +51,8 @@ class InferenceIQN(nn.Module):
         self.noise = noise
         self.folded = fold(net, noise=noise)
         self.config, self.inputs, self.n, self.k = net.config, net.inputs, net.n, net.k
-        self.state_dim, self.n_actions, self.n_offsets = net.state_dim, net.n_actions, net.n_offsets
+        self.state_dim, self.action_sizes = net.state_dim, net.action_sizes
+        self.n_actions, self.n_offsets = net.n_actions, net.n_offsets
 
     forward = _of_one_version(IQN.forward)
     quantiles = _of_one_version(IQN.quantiles)
@@ -134,6 +135,7 @@ class FoldedIQN(IQN):
             plain_copy(net.mixer),
             value_head=None if folds or net.value_head is None else plain_copy(net.value_head),
             advantage_head=folded_heads(net),
+            action_sizes=net.action_sizes,
             dueling=net.dueling,
             fractions=None if net.fractions is None else plain_copy(net.fractions),
             n=net.n,
@@ -144,17 +146,16 @@ class FoldedIQN(IQN):
         self.folds = folds
         self.register_buffer("phi", net.tau_embedding(net.acting_tau()))
 
-    def quantile_values(self, state: Tensor, tau: Tensor, num_quantiles: int) -> Tensor:
-        """As :meth:`IQN.quantile_values`."""
+    def _quantile_values(self, state: Tensor, tau: Tensor, num_quantiles: int) -> Tensor:
         if not self.folds:
-            return super().quantile_values(state, tau, num_quantiles)
+            return super()._quantile_values(state, tau, num_quantiles)
         q: Tensor = self.advantage_head(self.mixer(state, self.tau_embedding(tau), num_quantiles))
         return q
 
-    def mean_values(self, state: Tensor, tau: Tensor | None = None) -> Tensor:
-        """As :meth:`IQN.mean_values`; the heads take the mean where it is cheapest."""
+    def _mean_values(self, state: Tensor, tau: Tensor | None) -> Tensor:
+        """The heads take the mean where it is cheapest."""
         if not self.folds:
-            return super().mean_values(state, tau)
+            return super()._mean_values(state, tau)
         phi = self.phi if tau is None else self.tau_embedding(tau)
         q: Tensor = self.advantage_head(self.mixer(state, phi, len(phi)), mean_over=len(phi))
         return q
@@ -168,7 +169,7 @@ def folds_heads(net: IQN) -> bool:
 def folded_heads(net: IQN) -> nn.Module:
     """Both heads as one part, or the advantage head alone where the network's dueling is kept."""
     if folds_heads(net) and net.value_head is not None:
-        return both_heads(net.value_head, net.advantage_head)
+        return both_heads(net.value_head, net.advantage_head, net.action_mask)
     return plain_copy(net.advantage_head)
 
 
