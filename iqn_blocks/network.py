@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -204,6 +204,7 @@ class IQN(nn.Module):
         *,
         scheme: TauScheme = "symmetric",
         generator: torch.Generator | None = None,
+        **memory: NoReturn,
     ) -> tuple[Tensor, Tensor]:
         """Quantile values ``q (K·B, A)``, or ``(K·B, N, A)``, and their ``tau (K·B, 1)``.
 
@@ -215,11 +216,13 @@ class IQN(nn.Module):
                 drawn when omitted.
             scheme: how τ is drawn, see :func:`iqn_blocks.functional.sample_tau`.
             generator: randomness for drawing τ; torch's global generator when omitted.
+            memory: none, and no ``reset``: those are for networks with a core.
 
         Raises:
             ValueError: shapes that do not fit the configuration or each other.
-            TypeError: a tensor is missing or has an unusable dtype.
+            TypeError: a tensor is missing or has an unusable dtype, or a memory is given.
         """
+        _refuse(memory)
         batch = self.inputs.check(img, floats)
         num_quantiles = self._check_tau(tau, num_quantiles, batch, scheme, generator)
         state = self.encode(img, floats)
@@ -236,10 +239,12 @@ class IQN(nn.Module):
             *,
             scheme: TauScheme = "symmetric",
             generator: torch.Generator | None = None,
+            **memory: NoReturn,
         ) -> tuple[Tensor, Tensor]: ...
 
     def quantiles(
         self,
+        /,
         img: Tensor | None = None,
         floats: Tensor | None = None,
         num_quantiles: int | None = None,
@@ -247,11 +252,13 @@ class IQN(nn.Module):
         *,
         scheme: TauScheme = "symmetric",
         generator: torch.Generator | None = None,
+        **memory: NoReturn,
     ) -> tuple[Tensor, Tensor]:
         """The same as the losses take it: ``(B, K, A)`` or ``(B, K, N, A)``, and τ ``(B, K)``.
 
         Arguments and errors are those of :meth:`forward`.
         """
+        _refuse(memory)
         k = num_quantiles
         if k is None and tau is None:
             k = self.n
@@ -426,12 +433,14 @@ class IQN(nn.Module):
 
     def q_values(
         self,
+        /,
         img: Tensor | None = None,
         floats: Tensor | None = None,
         *,
         tau: Tensor | None = None,
         risk: Callable[[Tensor], Tensor] | None = None,
         mask: Tensor | None = None,
+        **memory: NoReturn,
     ) -> Tensor:
         """Mean action values over ``K`` quantiles: ``(B, A)`` or ``(B, N, A)``, differentiable.
 
@@ -444,11 +453,13 @@ class IQN(nn.Module):
             risk: a distortion of τ applied first, such as one of :mod:`iqn_blocks.risk`.
             mask: True where an action is allowed, shaped like the result; others get the dtype's
                 finite minimum. Where none is allowed all have it, and ``argmax`` is action 0.
+            memory: as in :meth:`forward`.
 
         Raises:
             ValueError: shapes that do not fit the configuration or each other.
-            TypeError: a tensor is missing or has an unusable dtype.
+            TypeError: a tensor is missing or has an unusable dtype, or a memory is given.
         """
+        _refuse(memory)
         tau = self._distorted(tau, risk)
         self.inputs.check(img, floats)
         q = self.mean_values(self.encode(img, floats), tau)
@@ -569,6 +580,17 @@ class IQN(nn.Module):
         """Whatever can draw noise and switch it off."""
         inside = [m for m in self.modules() if m is not self]
         return [m for m in inside if hasattr(m, "reset_noise") and hasattr(m, "disable_noise")]
+
+
+def _refuse(keywords: Mapping[str, object]) -> None:
+    """Raise TypeError for the arguments of networks with a core, and for unknown ones."""
+    for name in keywords:
+        known = name in ("memory", "reset")
+        way_out = "it has no core, whose memory that is; build it with nn.core: gru or lstm, or "
+        raise TypeError(
+            f"{name}: found an argument that this network does not take; "
+            f"{way_out if known else ''}leave it out"
+        )
 
 
 def _n_levels(head: nn.Module) -> int | None:

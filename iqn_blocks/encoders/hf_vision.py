@@ -34,7 +34,7 @@ class HFVisionEncoder(nn.Module):
     def __init__(self, config: Config, models: Models | None = None) -> None:
         super().__init__()
         block = config.nn.vis.transformer
-        assert block is not None
+        assert block is not None and block.use_hf_backbone
         self.state_dim = 2 * block.d_model
         self.vision = HFVisionVector(
             **vision_backbone(config, models),
