@@ -26,8 +26,7 @@ class MonotoneHead(nn.Module):
 
     A value, and increments that are not negative between fixed levels with lines in between, are
     those of NDQFN (arXiv:2105.06696, section 4); that the value is the mean is taken from NQ
-    networks (arXiv:2504.08215). Different from both are softplus, equal pieces from 0 to 1, and
-    one network for both numbers. Sums run level by level in float32 or wider, where rounding keeps
+    networks (arXiv:2504.08215). Sums run level by level in float32 or wider, where rounding keeps
     the order too.
 
     Args:
