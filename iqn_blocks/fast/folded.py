@@ -20,7 +20,7 @@ Made = TypeVar("Made", bound=nn.Module)
 
 
 def _of_one_version(method: Callable[Concatenate[IQN, P], R]) -> Callable[Concatenate[Any, P], R]:
-    """A method of IQN on the folded network of the moment, whatever is refreshed meanwhile."""
+    """A method of IQN that reads ``self.folded`` once: a refresh cannot change it midway."""
 
     @functools.wraps(method)
     def call(self: InferenceIQN, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -30,7 +30,7 @@ def _of_one_version(method: Callable[Concatenate[IQN, P], R]) -> Callable[Concat
 
 
 class InferenceIQN(nn.Module):
-    """What :func:`~iqn_blocks.optimize_for_inference` gives: in eval mode, without gradients.
+    """The copy that :func:`~iqn_blocks.optimize_for_inference` makes, without gradients.
 
     ``forward``, ``quantiles``, ``q_values``, ``encode`` and ``example_inputs`` are those of
     :class:`~iqn_blocks.IQN`. Noise and statistics are those of the last refresh. Save and
@@ -41,7 +41,7 @@ class InferenceIQN(nn.Module):
 
     Args:
         net: the network.
-        noise: take over the noise of the moment; False leaves it out.
+        noise: keep the noise that the network has now; False leaves it out.
     """
 
     folded: FoldedIQN
@@ -71,11 +71,11 @@ class InferenceIQN(nn.Module):
         return self.folded.device
 
     def refresh(self, net: IQN, *, in_place: bool = False) -> None:
-        """Take over the weights, statistics and noise that ``net`` has now.
+        """Copy the weights, statistics and noise that ``net`` has now.
 
-        The copy gets new tensors, all at once. With ``in_place`` the old ones are written to, for
+        The copy gets new tensors, all at once. ``in_place`` overwrites the old ones instead, for
         recorded CUDA graphs and for processes that share the copy's memory; then no other thread or
-        process may act meanwhile.
+        process may act during the call.
 
         Raises:
             TypeError: ``net`` is not an IQN.
@@ -85,11 +85,11 @@ class InferenceIQN(nn.Module):
         self._replace(self, "folded", fold(net, noise=self.noise), in_place)
 
     def refresh_heads(self, net: IQN, *, in_place: bool = False) -> None:
-        """Take over the heads alone, where the noise is: for use after ``net.reset_noise()``.
+        """Copy the heads alone, which hold the noise: for use after ``net.reset_noise()``.
 
         Arguments and errors are those of :meth:`refresh`.
         """
-        if not self.folded.folds:  # the value head is a part of its own there
+        if not self.folded.folds:  # two heads, which cannot be replaced in one step
             return self.refresh(net, in_place=in_place)
         self._check(net)
         heads = _frozen(net, folded_heads, noise=self.noise)
@@ -116,13 +116,13 @@ class InferenceIQN(nn.Module):
         if in_place:
             torch._foreach_copy_(list(old.values()), list(tensors.values()))
         else:
-            setattr(parent, name, new)  # one reference: a call has read the old one, or reads this
+            setattr(parent, name, new)  # in one step: a call uses the old part or the new one
 
 
 class FoldedIQN(IQN):
     """A network of plain parts; its ``advantage_head`` is both heads and the dueling.
 
-    ``phi`` is that of the τ which ``q_values`` averages over by default.
+    ``phi`` is the embedding of the τ that ``q_values`` averages over by default.
     """
 
     phi: Tensor
@@ -153,7 +153,7 @@ class FoldedIQN(IQN):
         return q
 
     def _mean_values(self, state: Tensor, tau: Tensor | None) -> Tensor:
-        """The heads take the mean where it is cheapest."""
+        """The heads compute the mean where it is cheapest."""
         if not self.folds:
             return super()._mean_values(state, tau)
         phi = self.phi if tau is None else self.tau_embedding(tau)
@@ -167,7 +167,7 @@ def folds_heads(net: IQN) -> bool:
 
 
 def folded_heads(net: IQN) -> nn.Module:
-    """Both heads as one part, or the advantage head alone where the network's dueling is kept."""
+    """Both heads as one part; the advantage head alone if :func:`folds_heads` is False."""
     if folds_heads(net) and net.value_head is not None:
         return both_heads(net.value_head, net.advantage_head, net.action_mask)
     return plain_copy(net.advantage_head)

@@ -17,7 +17,7 @@ from iqn_blocks.functional import dueling, mean_over_actions, mean_over_quantile
 def both_heads(
     value: nn.Module, advantage: nn.Module, exists: Tensor | None = None
 ) -> FoldedHeads | PlainHeads:
-    """``Q = V + Adv − mean_A Adv`` as a part, folded where both heads are exactly a Head.
+    """``Q = V + Adv − mean_A Adv`` as one part, folded if both heads are exactly a Head.
 
     The mean is over the actions that ``exists (N, A)`` names, as
     :func:`iqn_blocks.functional.mean_over_actions` has it.
@@ -29,7 +29,7 @@ def both_heads(
 
 
 class PlainHeads(nn.Module):
-    """Heads as they are, ``(R, D) -> (R, *out_shape)``; ``mean_over=K`` averages ``K·B`` rows."""
+    """Unchanged heads, ``(R, D) -> (R, *out_shape)``; ``mean_over=K`` averages ``K·B`` rows."""
 
     exists: Tensor | None
 
@@ -48,8 +48,8 @@ class PlainHeads(nn.Module):
 class FoldedHeads(nn.Module):
     """Both heads as one: ``Q = W [h_V, h_A] + b``, ``(R, D) -> (R, *out_shape)``.
 
-    ``h_V``, ``h_A`` are the heads' hidden features, in which ``V + Adv − mean_A Adv`` is linear.
-    First layers that differ in their weights alone are one layer. ``mean_over=K`` averages the
+    ``h_V``, ``h_A`` are the heads' hidden features, and ``V + Adv − mean_A Adv`` is linear in them.
+    First layers that differ only in their weights become one layer. ``mean_over=K`` averages the
     features of ``K·B`` rows before the readout.
     """
 
@@ -121,7 +121,7 @@ def _readout(value: Head, advantage: Head, exists: Tensor | None) -> tuple[Tenso
 
 
 def _layers(head: Head) -> nn.Sequential:
-    """What comes before the readout."""
+    """The layers before the readout."""
     return nn.Sequential(*(() if head.trunk is None else (head.trunk,)), *head.hidden)
 
 
@@ -131,7 +131,7 @@ def _first_layers_alike(value: Head, advantage: Head) -> bool:
 
 
 def _kind(layer: Any) -> object:
-    """What two hidden layers share that can be one; None for any other layer."""
+    """The properties that two hidden layers must share to become one; None for other layers."""
     if type(layer) is not HiddenLayer or not is_linear(layer.linear):
         return None
     if layer.norm is None:
