@@ -95,8 +95,9 @@ def assemble(config: Config, models: Models | None = None) -> IQN:
         if core is not None:
             return RecurrentIQN(encoder, core, tau_embedding, mixer, **options)
         return IQN(encoder, tau_embedding, mixer, **options)
-    except ValueError as error:  # the heads refuse the dueling
-        raise ConfigError(f"nn.decoder.{error}") from None
+    except ValueError as error:  # heads refuse the dueling, or have another out_shape
+        dot = "." if str(error).startswith("dueling:") else ": "
+        raise ConfigError(f"nn.decoder{dot}{error}") from None
 
 
 def _encoder(config: Config, topology: str, models: Models | None) -> nn.Module:

@@ -188,8 +188,6 @@ def test_recompute_changes_no_gradient(name):
 def test_a_network_without_a_core_is_the_plain_one():
     net = iqn_blocks.build(tiny_float(nn={"core": None}))
     assert type(net) is iqn_blocks.IQN
-    with pytest.raises(TypeError, match="unexpected keyword argument 'memory'"):
-        net.q_values(None, torch.ones(1, 5), memory=torch.zeros(1, 8))
 
 
 def test_width_of_the_quantile_path_is_that_of_the_core():
