@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from iqn_blocks import blocks, export, functional, interop, losses, presets, risk, target
+from iqn_blocks import (
+    blocks,
+    diagnostics,
+    export,
+    functional,
+    interop,
+    losses,
+    plasticity,
+    presets,
+    risk,
+    target,
+)
 from iqn_blocks._version import VERSION
 from iqn_blocks.assembly import route
 from iqn_blocks.build import build, check
@@ -46,6 +57,7 @@ __all__ = [
     "check",
     "describe",
     "describe_stages",
+    "diagnostics",
     "export",
     "from_pretrained",
     "functional",
@@ -56,6 +68,7 @@ __all__ = [
     "load_weights",
     "losses",
     "optimize_for_inference",
+    "plasticity",
     "presets",
     "push_to_hub",
     "register",

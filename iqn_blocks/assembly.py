@@ -66,7 +66,8 @@ def assemble(config: Config, models: Models | None = None) -> IQN:
     if nn_config.init == "orthogonal":
         orthogonal_tau_(tau_embedding)
     tau_embedding.requires_grad_(not nn_config.iqn.freeze)
-    offsets, actions = config.n_actions_per_block, config.n_actions
+    offsets, sizes = config.n_actions_per_block, config.n_actions
+    actions = sizes if isinstance(sizes, int) else max(sizes)
     heads = {"advantage": (actions,) if offsets == 1 else (offsets, actions)}
     dueling = nn_config.decoder.dueling
     if dueling != "none":
@@ -81,6 +82,7 @@ def assemble(config: Config, models: Models | None = None) -> IQN:
         raise ConfigError(join(faults))
     options: dict[str, Any] = {
         **made,
+        "action_sizes": None if isinstance(sizes, int) else sizes,
         "dueling": "per_level" if dueling == "none" else dueling,
         "n": nn_config.iqn.n,
         "k": nn_config.iqn.k,
@@ -89,9 +91,13 @@ def assemble(config: Config, models: Models | None = None) -> IQN:
     }
     if nn_config.iqn.fractions == "fqf":
         options["fractions"] = FractionProposer(state_dim, nn_config.iqn.n)
-    if core is not None:
-        return RecurrentIQN(encoder, core, tau_embedding, mixer, **options)
-    return IQN(encoder, tau_embedding, mixer, **options)
+    try:
+        if core is not None:
+            return RecurrentIQN(encoder, core, tau_embedding, mixer, **options)
+        return IQN(encoder, tau_embedding, mixer, **options)
+    except ValueError as error:  # heads refuse the dueling, or have another out_shape
+        dot = "." if str(error).startswith("dueling:") else ": "
+        raise ConfigError(f"nn.decoder{dot}{error}") from None
 
 
 def _encoder(config: Config, topology: str, models: Models | None) -> nn.Module:

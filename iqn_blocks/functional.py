@@ -6,6 +6,7 @@ Shapes use ``B`` batch, ``K`` quantiles, ``E`` cosine dimension, ``D`` state wid
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -108,10 +109,11 @@ def hadamard_mix(state: Tensor, phi: Tensor, num_quantiles: int) -> Tensor:
     return (state * by_level(phi, state, num_quantiles)).flatten(0, 1)
 
 
-def by_level(phi: Tensor, state: Tensor, num_quantiles: int) -> Tensor:
+def by_level(phi: Tensor, state: Tensor, num_quantiles: int, name: str = "phi") -> Tensor:
     """``φ (K·B, P)`` as ``(K, B, P)``, or ``φ (K, P)`` as ``(K, 1, P)``.
 
-    The result broadcasts against ``state (B, D)``, or against another tensor of ``B`` rows.
+    The result broadcasts against ``state (B, D)``, or against another tensor of ``B`` rows. An
+    error calls ``φ`` by ``name``.
 
     Raises:
         ValueError: ``φ`` has neither ``K`` nor ``K·B`` rows.
@@ -119,7 +121,7 @@ def by_level(phi: Tensor, state: Tensor, num_quantiles: int) -> Tensor:
     batch, rows = state.shape[0], phi.shape[0]
     if rows not in (num_quantiles, num_quantiles * batch):
         raise ValueError(
-            f"phi: {rows} rows, but {num_quantiles} quantiles and a state of shape "
+            f"{name}: {rows} rows, but {num_quantiles} quantiles and a state of shape "
             f"{tuple(state.shape)} need {num_quantiles * batch} (per sample) or {num_quantiles} "
             f"(shared)"
         )
@@ -138,6 +140,27 @@ def dueling(value: Tensor, advantage: Tensor, centre: Tensor | None = None) -> T
     if centre is None:
         centre = advantage.mean(-1, keepdim=True)
     return advantage + (value - centre)
+
+
+def existing_actions(sizes: Sequence[int], device: torch.device | str | None = None) -> Tensor:
+    """``(N, A)``, True for the first ``sizes[n]`` of ``A = max(sizes)`` actions at offset ``n``.
+
+    >>> existing_actions([2, 1]).tolist()
+    [[True, True], [True, False]]
+    """
+    action = torch.arange(max(sizes), device=device)
+    return torch.stack([action < size for size in sizes])
+
+
+def mean_over_actions(q: Tensor, exists: Tensor | None = None) -> Tensor:
+    """The mean over the actions of each offset: ``(R, N, A) -> (R, N, 1)``, ``(R, A) -> (R, 1)``.
+
+    Of an offset that has fewer than ``A`` actions it is the mean over those for which ``exists``,
+    as :func:`existing_actions` gives it, is True.
+    """
+    if exists is None:
+        return q.mean(-1, keepdim=True)
+    return q.masked_fill(~exists, 0).sum(-1, keepdim=True) / exists.sum(-1, keepdim=True)
 
 
 def split_quantiles(q: Tensor, num_quantiles: int) -> Tensor:
@@ -218,7 +241,8 @@ def crossing_rate(q: Tensor, tau: Tensor) -> Tensor:
     ``q (B, K, …), tau (B, K)`` or ``(B, K, 1)``, batch-major as :func:`split_quantiles` gives them.
     With each sample sorted by τ, a pair ``(k, k+1)`` with ``τ[k] < τ[k+1]`` crosses if ``q[k+1] <
     q[k]``; the rate is the number of crossing pairs over that of all such pairs, over samples,
-    actions and offsets alike. It is NaN if no sample has two different τ. A count has no gradient.
+    actions and offsets alike; actions that do not exist, whose values are the dtype's finite
+    minimum, are left out. It is NaN if no sample has two different τ. A count has no gradient.
 
     >>> q, tau = torch.tensor([[1.0, 3.0, 2.0]]), torch.tensor([[0.1, 0.5, 0.9]])
     >>> crossing_rate(q, tau).item()  # 1 ≤ 3, 3 > 2
@@ -236,7 +260,8 @@ def crossing_rate(q: Tensor, tau: Tensor) -> Tensor:
     tau, order = tau.reshape(q.shape[:2]).sort(dim=1, stable=True)
     rises = tau[:, 1:] > tau[:, :-1]
     sorted_q = q.take_along_dim(order.reshape(*order.shape, *[1] * (q.ndim - 2)), 1)
-    rises = rises.reshape(*rises.shape, *[1] * (q.ndim - 2)).expand_as(sorted_q[:, 1:])
+    rises = rises.reshape(*rises.shape, *[1] * (q.ndim - 2))
+    rises = rises & (sorted_q[:, 1:] != torch.finfo(q.dtype).min)
     falls = sorted_q[:, 1:] < sorted_q[:, :-1]
     return (falls & rises).sum() / rises.sum()
 

@@ -12,7 +12,6 @@ import types
 from collections.abc import Mapping
 from collections.abc import Sequence as AnySequence
 from dataclasses import dataclass, field, replace
-from itertools import count
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 from pydantic_core import PydanticCustomError, core_schema
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 
 Json = dict[str, Any]
+Fault = tuple[str, str]  # where below a value, such as "[1]", and what is wrong there
 
 MAX_SIZE = 65_536
 MAX_LAYERS = 128
@@ -31,14 +31,25 @@ MAX_REAL = 3.4028234663852886e38
 MIN_POSITIVE = 2.0**-126
 
 
-def line(text: str, **context: str) -> PydanticCustomError:
+def line(text: str) -> PydanticCustomError:
     """An error line without its path."""
-    return PydanticCustomError("config", "{text}", {"text": text, **context})
+    return PydanticCustomError("config", "{text}", {"text": text})
 
 
 def fault(found: object, accepts: str, way_out: str = "") -> PydanticCustomError:
     """An error line without its path: what was found, what is accepted, the way out."""
     return line(f"found {show(found)}; accepted: {accepts}" + (f"; {way_out}" if way_out else ""))
+
+
+def faults(found: list[Fault]) -> PydanticCustomError:
+    """One error for several faults below a value."""
+    return PydanticCustomError("part", "several faults", {"faults": found})
+
+
+def faults_of(error: PydanticCustomError) -> list[Fault]:
+    """The faults of an error that :func:`fault` or :func:`faults` made."""
+    several: list[Fault] | None = (error.context or {}).get("faults")
+    return [("", error.message())] if several is None else several
 
 
 @dataclass(frozen=True)
@@ -142,6 +153,27 @@ class Whole(Kind):
         if isinstance(value, str) and value.strip().isdecimal():
             return "write it without quotes"
         return ""
+
+
+@dataclass(frozen=True)
+class WholeOrEach(Whole):
+    """A whole number for all, or a list with one for each."""
+
+    @property
+    def wants(self) -> str:
+        return f"{super().wants}, or a list of these"
+
+    def convert(self, value: Any) -> object:
+        if isinstance(value, list | tuple) and 0 < len(value) <= MAX_SIZE:
+            return self._each.convert(value)
+        return super().convert(value)
+
+    def schema(self) -> Json:
+        return {"anyOf": [super().schema(), self._each.schema()]}
+
+    @property
+    def _each(self) -> Sequence:
+        return Sequence(item=Whole(low=self.low, high=self.high), shortest=1)
 
 
 @dataclass(frozen=True)
@@ -262,18 +294,21 @@ class Sequence(Kind):
             raise fault(value, self.accepts)
         if not self.shortest <= len(value) <= self.longest:
             raise fault(value, f"{self.accepts} and at most {self.longest} items")
-        return tuple(value if self.item is None else map(self._read_item, count(), value))
+        if self.item is None:
+            return tuple(value)
+        items, found = [], list[Fault]()
+        for index, own in enumerate(value):
+            try:
+                items.append(self.item.read(own))
+            except PydanticCustomError as error:
+                found += [(f"[{index}]{below}", text) for below, text in faults_of(error)]
+        if found:
+            raise faults(found)
+        return tuple(items)
 
     def schema(self) -> Json:
         items = {} if self.item is None else {"items": self.item.schema_or_null()}
         return {"type": "array", "minItems": self.shortest, "maxItems": self.longest} | items
-
-    def _read_item(self, index: int, value: object) -> object:
-        assert self.item is not None
-        try:
-            return self.item.read(value)
-        except PydanticCustomError as error:
-            raise line(error.message(), item=f"[{index}]") from None
 
     def __get_pydantic_core_schema__(
         self, source: type, handler: GetCoreSchemaHandler
@@ -339,6 +374,7 @@ Bool = Annotated[bool, Flag()]
 BoolOrNull = Annotated[bool | None, Flag(null=True)]
 Size = Annotated[int, Whole()]
 SizeOrNull = Annotated[int | None, Whole(null=True)]
+SizeOrSizes = Annotated[int | tuple[int, ...], WholeOrEach()]
 Count = Annotated[int, Whole(low=0)]
 Layers = Annotated[int, Whole(high=MAX_LAYERS)]
 LayersOrNone = Annotated[int, Whole(low=0, high=MAX_LAYERS)]

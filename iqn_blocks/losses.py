@@ -9,7 +9,8 @@ the sum over its offsets, each of which chooses its own action.
 gradient, even if the network gives infinities or NaN. A ``mask`` is True where an action is
 allowed: ``(B, A)``, or ``(B, N, A)`` for blocks, where ``(B, A)`` holds for every offset. The
 values of a forbidden action have no effect, even NaN. A state without an allowed action has the
-value 0.
+value 0. An action that has the dtype's finite minimum at every quantile does not exist, and is
+forbidden: a network whose offsets have unequally many actions gives that.
 
 Everything is computed and returned in float32, or float64 if the values are float64, also under
 autocast.
@@ -116,7 +117,7 @@ def max_target(
     if mask is None:
         best = q.amax(-1)
     else:
-        allowed = _allowed("mask", mask, "q_target", q)
+        allowed = _allowed("mask", mask, "q_target", q_target)
         best = _zero_unless(allowed.any(-1), q.masked_fill(~allowed, -torch.inf).amax(-1))
     return _bootstrap(reward, discount, _sum_offsets(best))
 
@@ -148,7 +149,7 @@ def double_dqn_target(
     if mask is None:
         best = _gather(q, mean.argmax(-1))
     else:
-        allowed = _allowed("mask", mask, "q_target", q)
+        allowed = _allowed("mask", mask, "q_target", q_target)
         action = mean.masked_fill(~allowed.squeeze(1), -torch.inf).argmax(-1)
         best = _zero_unless(allowed.any(-1), _gather(q, action))
     return _bootstrap(reward, discount, _sum_offsets(best))
@@ -207,14 +208,14 @@ def munchausen_target(
 
     dtype = wide_dtype(q_target_next.dtype)
     q, q_now = _zero_if_terminal(q_target_next.to(dtype), discount), q_target_now.to(dtype)
-    _, scaled_log_pi_now = _policy(q_now, temperature, "mask_now", mask_now, "q_target_now")
+    allowed_now = _allowed("mask_now", mask_now, "q_target_now", q_target_now)
+    _, scaled_log_pi_now = _policy(q_now, temperature, allowed_now)
     lowest = floor if clamp == "scaled" else max(temperature * floor, -_LARGEST)
     bonus = alpha * _sum_offsets(_gather(scaled_log_pi_now, actions).clamp(lowest, 0))  # (B, 1)
 
-    pi, scaled_log_pi = _policy(q, temperature, "mask", mask, "q_target_next")
-    if mask is not None:
-        q = _zero_unless(_allowed("mask", mask, "q_target_next", q), q)
-    soft = (pi * (q - scaled_log_pi)).sum(-1)  # (B, K') or (B, K', N)
+    allowed = _allowed("mask", mask, "q_target_next", q_target_next)
+    pi, scaled_log_pi = _policy(q, temperature, allowed)
+    soft = (pi * (_zero_unless(allowed, q) - scaled_log_pi)).sum(-1)  # (B, K') or (B, K', N)
     return bonus + _bootstrap(reward, discount, _sum_offsets(soft))
 
 
@@ -281,28 +282,19 @@ def fraction_loss(tau: Tensor, gradient: Tensor) -> Tensor:
     return (tau[:, 1:-1].to(dtype) * gradient.detach().to(dtype)).sum(1)
 
 
-def _policy(
-    q: Tensor, temperature: float, mask_name: str, mask: Tensor | None, q_name: str
-) -> tuple[Tensor, Tensor]:
+def _policy(q: Tensor, temperature: float, allowed: Tensor) -> tuple[Tensor, Tensor]:
     """``π = softmax(q̄/T)`` and ``T·log π``: both ``(B, 1, …, A)`` from ``q (B, K, …, A)``.
 
     A forbidden action has ``π = 0`` exactly and a finite ``T·log π``, so that their product is 0.
     """
-    lowest = torch.finfo(q.dtype).min
-    allowed = None
-    if mask is not None:
-        allowed = _allowed(mask_name, mask, q_name, q)
-        q = _zero_unless(allowed, q)
+    q = _zero_unless(allowed, q)
     # A constant does not change π; without it q̄/T keeps its digits where q is large and T small.
     mean = (q - q.mean((1, -1), keepdim=True)).mean(1, keepdim=True)
-    if allowed is not None:
-        mean = mean.masked_fill(~allowed, lowest)
+    mean = mean.masked_fill(~allowed, torch.finfo(q.dtype).min)
     gap = mean - mean.amax(-1, keepdim=True)
     pi = torch.softmax(gap / temperature, -1)
     scaled_log_pi = gap - temperature * torch.logsumexp(gap / temperature, -1, keepdim=True)
-    if allowed is not None:
-        pi = pi.masked_fill(~allowed, 0)
-    return pi, scaled_log_pi
+    return pi.masked_fill(~allowed, 0), scaled_log_pi
 
 
 def _bootstrap(reward: Tensor, discount: Tensor, value: Tensor) -> Tensor:
@@ -347,15 +339,18 @@ def _zero_unless(condition: Tensor, x: Tensor) -> Tensor:
     return torch.where(condition, x, torch.zeros((), dtype=x.dtype, device=x.device))
 
 
-def _allowed(name: str, mask: Tensor, q_name: str, q: Tensor) -> Tensor:
-    """A mask as it broadcasts against ``q (B, K, …, A)``."""
+def _allowed(name: str, mask: Tensor | None, q_name: str, q: Tensor) -> Tensor:
+    """The actions that exist and that a mask allows: ``(B, 1, …, A)`` of ``q (B, K, …, A)``."""
+    exists = ~(q == torch.finfo(q.dtype).min).all(1, keepdim=True)
+    if mask is None:
+        return exists
     if mask.dtype != torch.bool:
         raise TypeError(f"{name}: expected torch.bool (True = allowed), got {mask.dtype}")
     batch, actions = q.shape[0], q.shape[-1]
     if mask.shape == (batch, *q.shape[2:]):
-        return mask[:, None]
+        return exists & mask[:, None]
     if mask.shape == (batch, actions):
-        return mask[:, None, None]
+        return exists & mask[:, None, None]
     per_offset = "" if q.ndim == 3 else f" or {(batch, *q.shape[2:])}"
     raise ValueError(
         f"{name}: expected {(batch, actions)}{per_offset} for {q_name} {tuple(q.shape)}, "

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,9 @@ from iqn_blocks.functional import (
     FractionProposals,
     TauScheme,
     dueling,
+    existing_actions,
     mask_actions,
+    mean_over_actions,
     mean_over_quantiles,
     midpoints,
     sample_tau,
@@ -62,10 +64,16 @@ class IQN(nn.Module):
             integers ``phi_dim`` ``P`` and ``out_dim``.
         value_head: ``(R, out_dim) -> (R, 1)``; None where the advantage head gives ``q`` itself.
         advantage_head: ``(R, out_dim) -> (R, A)``, or ``(R, N, A)`` for ``N`` action offsets, with
-            that shape as ``out_shape``.
-        dueling: ``per_level`` subtracts ``mean_A Adv(s, τ)``. ``at_midpoints`` subtracts the mean
-            of ``Adv(s, τ')`` over actions and the ``k`` midpoints ``τ'``: it does not depend on τ,
-            so that ``q`` rises with τ where both heads do, and costs ``k`` further rows.
+            that shape as ``out_shape``. Either head may have an integer ``n_levels`` ``M``: it then
+            reads ``x`` at ``M`` midpoints, whatever τ a call asks for, and is a function of τ
+            itself: ``(x (M·B, out_dim), τ (K·B, 1) or (K, 1), K) -> (K·B, …)``.
+        action_sizes: how many of the ``A`` actions there are at each of the ``N`` offsets, for
+            blocks of unequal sizes; the largest is ``A``. Values of the others are the dtype's
+            finite minimum, and no mean over actions counts them. None where all have ``A``.
+        dueling: ``per_level`` subtracts ``mean_A Adv(s, τ)``, which heads with ``n_levels`` refuse.
+            ``at_midpoints`` subtracts the mean of ``Adv(s, τ')`` over actions and the ``k``
+            midpoints ``τ'``: it does not depend on τ, so that ``q`` rises with τ where both heads
+            do, and costs ``k`` further rows.
         fractions: proposes ``K`` fractions for each state; they stand in for τ that is not given,
             whatever ``scheme`` says. None where τ is drawn.
         n: quantiles ``K`` of a call that names none; those of ``fractions`` where there are any.
@@ -75,7 +83,8 @@ class IQN(nn.Module):
 
     Raises:
         TypeError: a part lacks an integer that it must have.
-        ValueError: the widths of two parts differ, or an unknown ``dueling``.
+        ValueError: the widths of two parts differ, ``action_sizes`` that are not those of the
+            advantage head, or a ``dueling`` that is unknown or that a head refuses.
     """
 
     def __init__(
@@ -86,6 +95,7 @@ class IQN(nn.Module):
         *,
         value_head: nn.Module | None = None,
         advantage_head: nn.Module,
+        action_sizes: Sequence[int] | None = None,
         dueling: Dueling = "per_level",
         fractions: FractionProposer | None = None,
         n: int = 8,
@@ -119,6 +129,16 @@ class IQN(nn.Module):
             raise ValueError(
                 f"dueling: got {dueling!r}, accepted are {accepted}; for none, leave out value_head"
             )
+        if value_head is not None and dueling == "per_level":
+            _check_per_level(value_head, advantage_head)
+        sizes = (self.n_actions,) * self.n_offsets if action_sizes is None else (*action_sizes,)
+        if len(sizes) != self.n_offsets or max(sizes) != self.n_actions or min(sizes) < 1:
+            raise ValueError(
+                f"action_sizes: got {sizes}, but the advantage head has the out_shape "
+                f"{self.advantage_head.out_shape}; accepted: {self.n_offsets} sizes from 1, of "
+                f"which the largest is {self.n_actions}; change one of the two"
+            )
+        self.action_sizes = sizes
         phi_dim = tau_embedding.projection.out_features
         if phi_dim != mixer.phi_dim:
             raise ValueError(
@@ -141,6 +161,13 @@ class IQN(nn.Module):
         """Action offsets ``N`` of a block; 1 without them."""
         shape = cast("tuple[int, ...]", self.advantage_head.out_shape)
         return shape[0] if len(shape) > 1 else 1
+
+    @property
+    def action_mask(self) -> Tensor | None:
+        """``(N, A)``, True where an offset has an action; None where all offsets have all."""
+        if len(set(self.action_sizes)) == 1:
+            return None
+        return existing_actions(self.action_sizes, self.device)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -177,6 +204,7 @@ class IQN(nn.Module):
         *,
         scheme: TauScheme = "symmetric",
         generator: torch.Generator | None = None,
+        **memory: NoReturn,
     ) -> tuple[Tensor, Tensor]:
         """Quantile values ``q (K·B, A)``, or ``(K·B, N, A)``, and their ``tau (K·B, 1)``.
 
@@ -188,11 +216,13 @@ class IQN(nn.Module):
                 drawn when omitted.
             scheme: how τ is drawn, see :func:`iqn_blocks.functional.sample_tau`.
             generator: randomness for drawing τ; torch's global generator when omitted.
+            memory: none, and no ``reset``: those are for networks with a core.
 
         Raises:
             ValueError: shapes that do not fit the configuration or each other.
-            TypeError: a tensor is missing or has an unusable dtype.
+            TypeError: a tensor is missing or has an unusable dtype, or a memory is given.
         """
+        _refuse(memory)
         batch = self.inputs.check(img, floats)
         num_quantiles = self._check_tau(tau, num_quantiles, batch, scheme, generator)
         state = self.encode(img, floats)
@@ -209,10 +239,12 @@ class IQN(nn.Module):
             *,
             scheme: TauScheme = "symmetric",
             generator: torch.Generator | None = None,
+            **memory: NoReturn,
         ) -> tuple[Tensor, Tensor]: ...
 
     def quantiles(
         self,
+        /,
         img: Tensor | None = None,
         floats: Tensor | None = None,
         num_quantiles: int | None = None,
@@ -220,11 +252,13 @@ class IQN(nn.Module):
         *,
         scheme: TauScheme = "symmetric",
         generator: torch.Generator | None = None,
+        **memory: NoReturn,
     ) -> tuple[Tensor, Tensor]:
         """The same as the losses take it: ``(B, K, A)`` or ``(B, K, N, A)``, and τ ``(B, K)``.
 
         Arguments and errors are those of :meth:`forward`.
         """
+        _refuse(memory)
         k = num_quantiles
         if k is None and tau is None:
             k = self.n
@@ -322,27 +356,54 @@ class IQN(nn.Module):
 
     def quantile_values(self, state: Tensor, tau: Tensor, num_quantiles: int) -> Tensor:
         """The quantile path: ``s (B, D)`` and ``tau (K·B, 1)`` or ``(K, 1)`` to ``q (K·B, …)``."""
-        centre = self._centre(state, num_quantiles)
+        return self._fill(self._quantile_values(state, tau, num_quantiles))
 
-        def read(x: Tensor) -> Tensor:
-            advantage: Tensor = self.advantage_head(x)
-            if self.value_head is None:
-                return advantage
-            return dueling(self.value_head(x), advantage, centre)
+    def _fill(self, q: Tensor) -> Tensor:
+        """``q`` with the finite minimum for actions that do not exist."""
+        exists = self.action_mask
+        return q if exists is None else q.masked_fill(~exists, torch.finfo(q.dtype).min)
 
-        return self._read(read, state, tau, num_quantiles)
+    def _quantile_values(self, state: Tensor, tau: Tensor, num_quantiles: int) -> Tensor:
+        """The same, with any values for actions that do not exist."""
+        heads = [self.advantage_head]
+        if self.value_head is not None:
+            heads.append(self.value_head)
+        if len({_n_levels(head) for head in heads}) > 1:
+            values = [self._values([head], state, tau, num_quantiles)[0] for head in heads]
+        else:
+            values = self._values(heads, state, tau, num_quantiles)
+        if len(values) == 1:
+            return values[0]
+        advantage, value = values
+        return dueling(value, advantage, self._centre(advantage, state, num_quantiles))
 
-    def _centre(self, state: Tensor, num_quantiles: int) -> Tensor | None:
-        """What dueling subtracts from ``K·B`` rows of advantages; None for their mean."""
-        if self.value_head is None or self.dueling == "per_level":
-            return None
-        advantage = self._read(self.advantage_head, state, self.acting_tau(), self.k)
-        centre = mean_over_quantiles(advantage, self.k).mean(-1, keepdim=True)
+    def _centre(self, advantage: Tensor, state: Tensor, num_quantiles: int) -> Tensor:
+        """What dueling subtracts from advantages ``(K·B, …, A)``: ``(K·B, …, 1)``."""
+        if self.dueling == "per_level":
+            return mean_over_actions(advantage, self.action_mask)
+        (advantage,) = self._values([self.advantage_head], state, self.acting_tau(), self.k)
+        centre = mean_over_actions(mean_over_quantiles(advantage, self.k), self.action_mask)
         return centre.repeat(num_quantiles, *(1 for _ in centre.shape[1:]))
 
+    def _values(
+        self, heads: Sequence[nn.Module], state: Tensor, tau: Tensor, num_quantiles: int
+    ) -> list[Tensor]:
+        """What heads that read ``x`` at the same levels give at ``tau``: ``(K·B, …)`` each."""
+        n_levels = _n_levels(heads[0])
+        if n_levels is None:
+            return self._read(lambda x: [head(x) for head in heads], state, tau, num_quantiles)
+        levels = midpoints(n_levels, device=self.device, dtype=wide_dtype(self.dtype))
+        return self._read(
+            lambda x: [head(x, tau, num_quantiles) for head in heads], state, levels, n_levels
+        )
+
     def _read(
-        self, read: Callable[[Tensor], Tensor], state: Tensor, tau: Tensor, num_quantiles: int
-    ) -> Tensor:
+        self,
+        read: Callable[[Tensor], list[Tensor]],
+        state: Tensor,
+        tau: Tensor,
+        num_quantiles: int,
+    ) -> list[Tensor]:
         """``read(x)`` of the mixed vector ``x (K·B, out_dim)``."""
 
         def mix(state: Tensor, tau: Tensor) -> Tensor:
@@ -359,21 +420,27 @@ class IQN(nn.Module):
         Proposed fractions take the place of the midpoints: ``Σ_i (τ[i+1] − τ[i]) q(τ̂[i])``, whose
         weights get no gradient.
         """
+        return self._fill(self._mean_values(state, tau))
+
+    def _mean_values(self, state: Tensor, tau: Tensor | None) -> Tensor:
+        """The same, with any values for actions that do not exist."""
         if tau is None and self.fractions is not None:
             proposals = self.propose(state)
-            q = self.quantile_values(state, proposals.tau_hat.T.reshape(-1, 1), self.n)
+            q = self._quantile_values(state, proposals.tau_hat.T.reshape(-1, 1), self.n)
             return weighted_mean_over_quantiles(q, proposals.tau.detach())
         tau = self.acting_tau() if tau is None else tau
-        return mean_over_quantiles(self.quantile_values(state, tau, tau.shape[0]), tau.shape[0])
+        return mean_over_quantiles(self._quantile_values(state, tau, tau.shape[0]), tau.shape[0])
 
     def q_values(
         self,
+        /,
         img: Tensor | None = None,
         floats: Tensor | None = None,
         *,
         tau: Tensor | None = None,
         risk: Callable[[Tensor], Tensor] | None = None,
         mask: Tensor | None = None,
+        **memory: NoReturn,
     ) -> Tensor:
         """Mean action values over ``K`` quantiles: ``(B, A)`` or ``(B, N, A)``, differentiable.
 
@@ -386,11 +453,13 @@ class IQN(nn.Module):
             risk: a distortion of τ applied first, such as one of :mod:`iqn_blocks.risk`.
             mask: True where an action is allowed, shaped like the result; others get the dtype's
                 finite minimum. Where none is allowed all have it, and ``argmax`` is action 0.
+            memory: as in :meth:`forward`.
 
         Raises:
             ValueError: shapes that do not fit the configuration or each other.
-            TypeError: a tensor is missing or has an unusable dtype.
+            TypeError: a tensor is missing or has an unusable dtype, or a memory is given.
         """
+        _refuse(memory)
         tau = self._distorted(tau, risk)
         self.inputs.check(img, floats)
         q = self.mean_values(self.encode(img, floats), tau)
@@ -502,6 +571,8 @@ class IQN(nn.Module):
         save(self, folder, config=config_of(self), dtype=self.dtype)
 
     def extra_repr(self) -> str:
+        if len(set(self.action_sizes)) > 1:
+            return f"n_actions={self.action_sizes}"
         offsets = f", n_actions_per_block={self.n_offsets}" if self.n_offsets > 1 else ""
         return f"n_actions={self.n_actions}{offsets}"
 
@@ -509,6 +580,33 @@ class IQN(nn.Module):
         """Whatever can draw noise and switch it off."""
         inside = [m for m in self.modules() if m is not self]
         return [m for m in inside if hasattr(m, "reset_noise") and hasattr(m, "disable_noise")]
+
+
+def _refuse(keywords: Mapping[str, object]) -> None:
+    """Raise TypeError for the arguments of networks with a core, and for unknown ones."""
+    for name in keywords:
+        known = name in ("memory", "reset")
+        way_out = "it has no core, whose memory that is; build it with nn.core: gru or lstm, or "
+        raise TypeError(
+            f"{name}: found an argument that this network does not take; "
+            f"{way_out if known else ''}leave it out"
+        )
+
+
+def _n_levels(head: nn.Module) -> int | None:
+    """At how many levels of its own a head reads ``x``; None for one that reads it at τ."""
+    return cast("int | None", getattr(head, "n_levels", None))
+
+
+def _check_per_level(*heads: nn.Module) -> None:
+    """Raise ValueError for a head that is a function of τ."""
+    for head in heads:
+        if _n_levels(head) is not None:
+            raise ValueError(
+                f"dueling: found per_level with {type(head).__name__}, whose order over τ it would "
+                f"undo by subtracting another number at each level; accepted: at_midpoints, or "
+                f"none, that is no value head"
+            )
 
 
 def _check_risk(risk: object) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args
 from pydantic_core import PydanticCustomError
 from torch import nn
 
-from iqn_blocks.kinds import Kind, Plain, kind_of
+from iqn_blocks.kinds import Fault, Kind, Plain, faults_of, kind_of
 from iqn_blocks.plain import nearest
 
 Slot = Literal["topology", "stem", "floats", "trunk", "core", "mixer", "head"]
@@ -139,12 +139,12 @@ def options_of(part: PartClass, slot: Slot) -> dict[str, Option]:
 
 def read_options(
     part: PartClass, slot: Slot, given: Mapping[Any, Any]
-) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+) -> tuple[dict[str, Any], list[Fault]]:
     """What a configuration gives a part as checked values, and the faults in it.
 
     A fault is the option's name and what is wrong with it. Options that are not given stay out.
     """
-    options, values, faults = options_of(part, slot), {}, []
+    options, values, faults = options_of(part, slot), {}, list[Fault]()
     accepts_any = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(part).parameters.values())
     for name, value in given.items():
         option = options.get(name, Option(Plain(), None, "") if accepts_any else None)
@@ -154,8 +154,7 @@ def read_options(
         try:
             values[str(name)] = option.kind.read(value)
         except PydanticCustomError as error:
-            item = (error.context or {}).get("item", "")
-            faults.append((f"{name}{item}", error.message()))
+            faults += [(f"{name}{below}", text) for below, text in faults_of(error)]
     for name, option in options.items():
         if option.is_required and option.kind is not None and name not in given:
             faults.append((name, f"missing; accepted: {option.kind.accepts}; add this option"))

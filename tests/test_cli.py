@@ -95,7 +95,7 @@ def test_presets_and_a_new_file_of_each(net_yaml, capsys) -> None:
         )
         schema = text.splitlines()[0].partition("$schema=")[2]
         assert Path(schema).is_file()
-        assert "n_actions: 6  # Discrete actions A." in text
+        assert "n_actions: 6  # Discrete actions A; a list has" in text
 
 
 @pytest.mark.parametrize(

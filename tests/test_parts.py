@@ -2,7 +2,7 @@
 
 A part is tested here the day it is registered. What a slot needs to get its part into a small
 configuration is in :data:`PLACES`; a part that needs more than its name has a line in
-:data:`OPTIONS`.
+:data:`OPTIONS`. At the end each part meets each topology that has its slot.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import iqn_blocks
 from iqn_blocks import IQN, list_parts
 from iqn_blocks.config import parse
 from iqn_blocks.registry import Slot, find_part, options_of
-from tests.configs import merge, tiny, tiny_float
+from tests.configs import merge, tiny, tiny_float, tiny_image
 from tests.grid.test_multimodal import placed
 from tests.network.test_compile import assert_equal, run
 
@@ -42,6 +42,8 @@ OPTIONS: Mapping[tuple[Slot, str], Config] = {
     ("trunk", "native_transformer"): {"n_layers": 1, "n_heads": 2},
     ("mixer", "film"): {"phi_dim": 6},
     ("head", "transformer"): {"d_model": 4, "n_heads": 2, **NARROW},
+    ("head", "block"): {"n_layers": 1, "n_heads": 2, **NARROW},
+    ("head", "monotone"): {"n_levels": 4, **NARROW},
     **{("head", name): NARROW for name in ("mlp", "simba", "simba_v2")},
     **{("floats", name): NARROW for name in ("mlp", "simba", "simba_v2")},
 }
@@ -76,7 +78,9 @@ def _trunk(part: Config) -> Config:
 
 
 def _head(part: Config) -> Config:
-    config = tiny_float(n_actions_per_block=2, nn={"decoder": {"advantage": part, "value": part}})
+    """The dueling that all of them allow."""
+    decoder = {"dueling": "at_midpoints", "advantage": part, "value": part}
+    config = tiny_float(n_actions_per_block=2, nn={"decoder": decoder})
     del config["nn"]["decoder"]["dense_hidden_dimension"]
     return config
 
@@ -187,3 +191,86 @@ def test_every_option_is_described(slot: Slot, name: str) -> None:
     assert part.__doc__
     for key, option in options_of(part, slot).items():
         assert option.meaning or option.kind is None, f"{name}: {key} has no line under Args"
+
+
+def _multimodal(mode: str, **encoder: Any) -> Config:
+    """An image and floats through a fusion of width 8."""
+    transformer = {"d_model": 8, "n_heads": 2, "n_layers": 1}
+    config = _without_float_mlp(
+        nn={"fusion_mode": mode, "encoder": {"transformer": transformer, **encoder}}
+    )
+    if mode == "vision_transformer":
+        config["nn"]["float"] = {"mlp": NARROW}
+        if "fusion_encoder" not in encoder:  # nothing but a Linear comes behind both
+            del config["nn"]["encoder"]
+    return config
+
+
+# Every topology, and every way in which the multimodal one brings image and floats together.
+TOPOLOGIES: Mapping[str, Config] = {
+    "classic": tiny(),
+    "classic, floats": tiny_float(),
+    "classic, image": tiny_image(),
+    "hf_vision": _topology({"hf_vision": {}}),
+    "multimodal, direct": _multimodal("vision_transformer"),
+    "multimodal, fused vector": _multimodal(
+        "vision_transformer", fusion_encoder="native_transformer"
+    ),
+    "multimodal, post_concat": _multimodal("post_concat"),
+    "multimodal, sequence": _multimodal("post_concat", post_concat_layout="token_sequence"),
+    "multimodal, unified": _multimodal("unified"),
+}
+IMAGES = [name for name in TOPOLOGIES if name not in ("classic, floats", "hf_vision")]
+FLOAT_BRANCH = ["classic", "classic, floats", "hf_vision", "multimodal, direct"]
+FLOAT_BRANCH += ["multimodal, fused vector", "multimodal, post_concat"]
+TRUNKS = ["multimodal, fused vector", "multimodal, post_concat"]
+TRUNKS += ["multimodal, sequence", "multimodal, unified"]
+WHERE: Mapping[Slot, list[str]] = {"stem": IMAGES, "floats": FLOAT_BRANCH, "trunk": TRUNKS}
+
+
+def _with_part(config: Config, slot: Slot, part: Config) -> Config:
+    """A configuration in which a part takes the place of what was there."""
+    config = merge(config, {})
+    nn = config["nn"] = dict(config["nn"])
+    if slot == "stem":
+        nn["vis"] = {"image_size": {"width": 36, "height": 36}, **part}
+    elif slot == "floats":
+        nn["float"] = part
+    elif slot == "trunk":
+        size = {"d_model": 8}
+        if nn["encoder"].get("post_concat_layout") != "token_sequence":
+            size |= {} if nn["fusion_mode"] == "unified" else {"post_concat_seq_len": 2}
+        nn["encoder"] = {**nn["encoder"], "fusion_encoder": part, "transformer": size}
+    elif slot == "core":
+        nn["core"] = part
+    elif slot == "mixer":
+        nn["iqn"] = {**nn["iqn"], "mixer": part}
+    else:
+        nn["decoder"] = {"dueling": "at_midpoints", "advantage": part, "value": part}
+    return config
+
+
+@pytest.mark.parametrize(
+    ("slot", "name", "topology"),
+    [
+        (slot, name, topology)
+        for slot, name in PARTS
+        if slot != "topology"
+        for topology in WHERE.get(slot, list(TOPOLOGIES))
+        if (name, topology) != ("linear", "multimodal, fused vector")  # that is the direct one
+    ],
+)
+def test_in_every_topology(
+    slot: Slot, name: str, topology: str, folders: Mapping[str, str]
+) -> None:
+    part = {name: dict(OPTIONS.get((slot, name), {}))}
+    config = _with_part(TOPOLOGIES[topology], slot, part)
+    net = iqn_blocks.build(placed(config, folders), seed=0)
+    assert iqn_blocks.route(net.config) == topology.partition(",")[0]
+    inputs = net.example_inputs(2)
+    q, *_ = net(*inputs, 2)
+    values = net.q_values(*inputs)
+    assert q.shape == (4, 3) and getattr(values, "q", values).shape == (2, 3)
+    q.square().sum().backward()
+    slopes = [p.grad for p in net.parameters() if p.requires_grad]
+    assert all(slope is not None and slope.isfinite().all() for slope in slopes)

@@ -91,7 +91,8 @@ try:
 except iqn_blocks.ConfigError as error:
     print(error)
 # 2 faults in the configuration:
-# - n_actions: found '12' (str); accepted: a whole number from 1 to 65536; write it without quotes
+# - n_actions: found '12' (str); accepted: a whole number from 1 to 65536, or a list of \
+these; write it without quotes
 # - nn.iqn.embeding_dimension: unknown key; did you mean embedding_dimension?
 ```
 

@@ -48,7 +48,8 @@ width `D` |
 | `mixer` | `nn.iqn.mixer` | `D` | `(s (B, D), φ, K) -> x (R, out_dim)`; `φ` is `(R, P)`, or \
 `(K, P)` if the batch shares its levels | `phi_dim`, the width `P`; `out_dim` |
 | `head` | `nn.decoder.advantage`, `nn.decoder.value` | width, output shape | \
-`x (R, width) -> (R, *shape)` | `out_shape`, that shape |
+`x (R, width) -> (R, *shape)` | `out_shape`, that shape; `n_levels` if it is a \
+[function of τ](blocks/heads.md#quantiles-that-never-cross) |
 
 Images and floats come in the dtype that `FloatNormalization` and `ImageNormalization` give them: an
 image in that of the parameters, floats in float32 or wider, so that a part over floats casts them.
@@ -119,6 +120,17 @@ def markdown(docstring: str) -> str:
     return text.replace("``", "`").replace("|", "\\|")
 
 
+def overview() -> str:
+    """One row for each part: its slot, its name, and what it is in one line."""
+    rows = ["| slot | part | what it is |", "|---|---|---|"]
+    for slot in get_args(Slot):
+        for name in _ours(slot):
+            text = inspect.getdoc(find_part(slot, name)) or ""
+            line = markdown(text.partition("\n")[0])
+            rows.append(f"| [`{slot}`](#parts-of-the-slot-{slot}) | `{name}` | {line} |")
+    return "## All parts\n\n" + "\n".join(rows) + "\n"
+
+
 def options(slot: Slot, name: str) -> str:
     """One row for each option of a part, or nothing."""
     settable = {k: o for k, o in options_of(find_part(slot, name), slot).items() if o.kind}
@@ -137,14 +149,16 @@ def _is_ours(part: Any) -> bool:
     return home.__name__.startswith("iqn_blocks.") and getattr(home, part.__name__, None) is part
 
 
+def _ours(slot: Slot) -> list[str]:
+    return [name for name in list_parts(slot) if _is_ours(find_part(slot, name))]
+
+
 def page() -> str:
     """The whole page."""
-    sections = [ABOVE]
+    sections = [ABOVE, overview()]
     for slot in get_args(Slot):
-        names = [name for name in list_parts(slot) if _is_ours(find_part(slot, name))]
-        if names:
-            sections.append(f"## Parts of the slot `{slot}`\n")
-        for name in names:
+        sections.append(f"## Parts of the slot `{slot}`\n")
+        for name in _ours(slot):
             text = markdown(inspect.getdoc(find_part(slot, name)) or "")
             sections.append(f"### `{name}`\n\n{text}\n{options(slot, name)}")
     return "\n".join(sections)

@@ -9,8 +9,10 @@ from iqn_blocks.blocks.dense import HiddenLayer as HiddenLayer
 from iqn_blocks.blocks.floats import FloatMLP as FloatMLP
 from iqn_blocks.blocks.floats import FloatNormalization as FloatNormalization
 from iqn_blocks.blocks.fractions import FractionProposer as FractionProposer
+from iqn_blocks.blocks.heads.block import BlockHead as BlockHead
 from iqn_blocks.blocks.heads.head import Head as Head
 from iqn_blocks.blocks.heads.mlp import mlp_head as mlp_head
+from iqn_blocks.blocks.heads.monotone import MonotoneHead as MonotoneHead
 from iqn_blocks.blocks.heads.simba import Simba as Simba
 from iqn_blocks.blocks.heads.simba import SimbaHead as SimbaHead
 from iqn_blocks.blocks.heads.simba_v2 import SimbaV2 as SimbaV2

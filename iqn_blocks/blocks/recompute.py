@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
+Result = TypeVar("Result")
+
 
 def recomputing(
     mix: Callable[[Tensor, Tensor], Tensor],
-    read: Callable[[Tensor], Tensor],
+    read: Callable[[Tensor], Result],
     state: Tensor,
     tau: Tensor,
-) -> Tensor:
+) -> Result:
     """``read(mix(state, tau))``, keeping neither the mixed vector ``x`` nor what it is made of.
 
     Backward runs ``mix`` once more. What ``read`` saves of ``x``, such as the input of a head's

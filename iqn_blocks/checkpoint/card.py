@@ -95,7 +95,9 @@ def _shape_rows(net: IQN, config: Config) -> Iterator[str]:
     if floats is not None:
         yield f"| `floats` | (B, {floats.shape[1]}) | raw units, normalised inside |"
     shape = f"{net.n_actions}" if net.n_offsets == 1 else f"{net.n_offsets}, {net.n_actions}"
-    yield f"| `q` | (K·B, {shape}) | quantile values of the actions |"
+    is_equal = len(set(net.action_sizes)) == 1
+    of_which = "" if is_equal else f", of which offsets have {net.action_sizes}"
+    yield f"| `q` | (K·B, {shape}) | quantile values of the actions{of_which} |"
     yield "| `tau` | (K·B, 1) | τ of each row |"
 
 

@@ -65,7 +65,9 @@ class HeadSlot(Chooser):
     )
 
     if TYPE_CHECKING:  # the parts that come with the library, so that editors know their names
+        block: Any = None
         mlp: Any = None
+        monotone: Any = None
         simba: Any = None
         simba_v2: Any = None
         transformer: Any = None

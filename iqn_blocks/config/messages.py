@@ -49,7 +49,10 @@ def _lines(block: type[Block], entry: Any) -> list[str]:
     if entry["type"] != "part":
         return [_line(block, entry)]
     path = dotted(entry["loc"]).removesuffix(".parts")
-    return [f"{path}.{below}".strip(".") + f": {text}" for below, text in entry["ctx"]["faults"]]
+    return [
+        f"{path}.{below}".strip(".").replace(".[", "[") + f": {text}"
+        for below, text in entry["ctx"]["faults"]
+    ]
 
 
 def _line(block: type[Block], entry: Any) -> str:

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from iqn_blocks.config.block import Block
 from iqn_blocks.config.merge import rename
-from iqn_blocks.kinds import Json, Kind, fault
+from iqn_blocks.kinds import Json, Kind, fault, faults, faults_of
 from iqn_blocks.plain import FrozenMapping, show, thaw
 from iqn_blocks.registry import Slot, find_part, list_parts, options_of, read_options
 
@@ -60,13 +60,13 @@ def read_part(slot: Slot, name: str, given: object, path: str = "") -> Part:
     try:
         part = find_part(slot, name)
     except LookupError as error:
-        raise _part_error([("", str(error.args[0]))]) from None
+        raise faults([("", str(error.args[0]))]) from None
     given = given.options if isinstance(given, Part) else {} if given is None else given
     if not isinstance(given, Mapping):
-        raise _part_error([(path, fault(given, f"a block of options of {name}").message())])
-    values, faults = read_options(part, slot, given)
-    if faults:
-        raise _part_error([(f"{path}.{option}".strip("."), text) for option, text in faults])
+        raise faults([(path, fault(given, f"a block of options of {name}").message())])
+    values, found = read_options(part, slot, given)
+    if found:
+        raise faults([(f"{path}.{option}".strip("."), text) for option, text in found])
     return Part(name, {**_defaults(slot, name), **values})
 
 
@@ -86,10 +86,6 @@ def part_schema(slot: Slot, name: str) -> Json:
         "required": [key for key, option in options.items() if option.is_required],
         "additionalProperties": False,
     }
-
-
-def _part_error(faults: list[tuple[str, str]]) -> PydanticCustomError:
-    return PydanticCustomError("part", "faults in a part", {"faults": faults})
 
 
 @dataclass(frozen=True)
@@ -164,19 +160,19 @@ class PartsOf(Kind):
     def convert(self, value: Any) -> object:
         if isinstance(value, tuple):
             return value
-        parts, faults = [], []
+        parts, found = [], []
         for name, given in value.items():
             try:
                 parts.append(read_part(self.slot, name, given, name))
             except PydanticCustomError as error:
-                for path, text in (error.context or {})["faults"]:
+                for path, text in faults_of(error):
                     option = path.removeprefix(f"{name}.")
                     if option in self.refused:
                         options = given.options if isinstance(given, Part) else given
                         text = f"found {show(options[option])}; {self.refused[option]}"
-                    faults.append((path, text))
-        if faults:
-            raise _part_error(faults)
+                    found.append((path, text))
+        if found:
+            raise faults(found)
         return tuple(parts)
 
     def plain(self, value: Any) -> Any:

@@ -36,6 +36,7 @@ from iqn_blocks.kinds import (
     Sequence,
     Size,
     SizeOrNull,
+    SizeOrSizes,
     String,
     Text,
 )
@@ -131,9 +132,14 @@ class Config(Block):
         ConfigError: with all faults of single keys, or else with all faults between keys.
     """
 
-    n_actions: Size = Field(description="Discrete actions A.")
+    n_actions: SizeOrSizes = Field(
+        description="Discrete actions A; a list has the number at each offset of a block, such as "
+        "MultiDiscrete's."
+    )
     n_actions_per_block: Size = key(
-        1, "Actions N of one block: one row of action values for each offset in it."
+        1,
+        "Actions N of one block: one row of action values for each offset in it. A list in "
+        "n_actions says it too.",
     )
     float_input_dim: Count = Field(
         description="Float inputs F; 0 for classic networks of the image alone."
@@ -165,11 +171,26 @@ class Config(Block):
 
     @model_validator(mode="after")
     def _move_conv_keys_and_check(self) -> Config:
+        self._spread_actions()
         self._move_conv_keys()
         faults = cross_faults(self)
         if faults:
             raise ConfigError(join(faults))
         return self
+
+    def _spread_actions(self) -> None:
+        """A list of equal sizes is one size, and its length the number of offsets."""
+        sizes, offsets = self.n_actions, self.n_actions_per_block
+        if isinstance(sizes, int):
+            return
+        if offsets not in (1, len(sizes)):
+            raise ConfigError(
+                f"n_actions_per_block: found {offsets}, but n_actions lists {len(sizes)} sizes; "
+                f"accepted: {len(sizes)}; leave the key out, or change n_actions"
+            )
+        object.__setattr__(self, "n_actions_per_block", len(sizes))
+        if len(set(sizes)) == 1:
+            object.__setattr__(self, "n_actions", sizes[0])
 
     def _move_conv_keys(self) -> None:
         """Move the conv keys of ``btr`` to ``nn.vis.cnn``, where they are omitted.

@@ -67,7 +67,8 @@ class OnnxIQN:
         self.threads = torch.get_num_threads()
         self.image_dtype = torch.uint8 if image_dtype == torch.uint8 else torch.float32
         self.copy = InferenceIQN(net, noise=noise).to("cpu", torch.float32)
-        self.config, self.n_actions, self.n_offsets = net.config, net.n_actions, net.n_offsets
+        self.config, self.action_sizes = net.config, net.action_sizes
+        self.n_actions, self.n_offsets = net.n_actions, net.n_offsets
         self.inputs = net.inputs._replace(any_image_size=False)
         self._graph = _export(self.copy.folded, self.image_dtype)
         self._version = self._start(heads_bound=False)

@@ -51,7 +51,8 @@ class InferenceIQN(nn.Module):
         self.noise = noise
         self.folded = fold(net, noise=noise)
         self.config, self.inputs, self.n, self.k = net.config, net.inputs, net.n, net.k
-        self.state_dim, self.n_actions, self.n_offsets = net.state_dim, net.n_actions, net.n_offsets
+        self.state_dim, self.action_sizes = net.state_dim, net.action_sizes
+        self.n_actions, self.n_offsets = net.n_actions, net.n_offsets
 
     forward = _of_one_version(IQN.forward)
     quantiles = _of_one_version(IQN.quantiles)
@@ -136,6 +137,7 @@ class FoldedIQN(IQN):
             plain_copy(net.mixer),
             value_head=value_head,
             advantage_head=heads,
+            action_sizes=net.action_sizes,
             dueling=net.dueling,
             fractions=None if net.fractions is None else plain_copy(net.fractions),
             n=net.n,
@@ -145,11 +147,11 @@ class FoldedIQN(IQN):
         )
         self.register_buffer("phi", net.tau_embedding(net.acting_tau()))
 
-    def mean_values(self, state: Tensor, tau: Tensor | None = None) -> Tensor:
-        """As :meth:`IQN.mean_values`; the heads compute the mean where it is cheapest."""
+    def _mean_values(self, state: Tensor, tau: Tensor | None) -> Tensor:
+        """The heads compute the mean where it is cheapest."""
         heads = self.advantage_head
         if not isinstance(heads, FoldedHeads):
-            return super().mean_values(state, tau)
+            return super()._mean_values(state, tau)
         phi = self.phi if tau is None else self.tau_embedding(tau)
         q: Tensor = heads(self.mixer(state, phi, len(phi)), mean_over=len(phi))
         return q
@@ -160,7 +162,7 @@ def folded_heads(net: IQN) -> nn.Module:
     value, advantage = net.value_head, net.advantage_head
     joins = net.dueling == "per_level" and net.fractions is None
     if joins and can_fold(value) and can_fold(advantage):
-        return FoldedHeads(value, advantage)
+        return FoldedHeads(value, advantage, net.action_mask)
     return plain_copy(advantage)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from iqn_blocks.blocks import Head, HiddenLayer
 from iqn_blocks.blocks.activation import activate_
 from iqn_blocks.fast.plain import is_linear, linear, plain_copy, weight_and_bias
-from iqn_blocks.functional import mean_over_quantiles
+from iqn_blocks.functional import mean_over_actions, mean_over_quantiles
 
 
 def can_fold(head: object) -> TypeGuard[Head]:
@@ -27,10 +27,10 @@ class FoldedHeads(nn.Module):
     features of ``K·B`` rows before the readout.
     """
 
-    def __init__(self, value: Head, advantage: Head) -> None:
+    def __init__(self, value: Head, advantage: Head, exists: Tensor | None) -> None:
         super().__init__()
         self.out_shape = advantage.out_shape
-        self.readout = linear(*_readout(value, advantage))
+        self.readout = linear(*_readout(value, advantage, exists))
         self.first = None
         if _first_layers_alike(value, advantage):
             self.first = PairOfLayers(value.hidden[0], advantage.hidden[0])
@@ -84,13 +84,13 @@ class PairOfLayers(nn.Module):
         return activate_(hidden, self.negative_slope)
 
 
-def _readout(value: Head, advantage: Head) -> tuple[Tensor, Tensor]:
+def _readout(value: Head, advantage: Head, exists: Tensor | None) -> tuple[Tensor, Tensor]:
     """``W (N·A, H_V + H_A)`` and ``b``, centred over the actions of each offset."""
     (w_v, b_v), (w_a, b_a) = (weight_and_bias(head.readout) for head in (value, advantage))
-    w_a = w_a.view(*advantage.out_shape, -1)
-    w_a = (w_a - w_a.mean(-2, keepdim=True)).flatten(0, -2)
+    w_a = w_a.T.view(-1, *advantage.out_shape)
+    w_a = (w_a - mean_over_actions(w_a, exists)).flatten(1).T
     b_a = b_a.view(advantage.out_shape)
-    b_a = (b_a - b_a.mean(-1, keepdim=True)).flatten()
+    b_a = (b_a - mean_over_actions(b_a, exists)).flatten()
     return torch.cat([w_v.expand(len(w_a), -1), w_a], dim=1), b_v + b_a
 
 

@@ -28,7 +28,7 @@ def config_from_spaces(observation_space: Any, action_space: Any, **overrides: A
 
     Observations: ``Box`` of rank 1, the float vector; ``Box`` of rank 3 ``(C, H, W)`` or rank 2
     ``(H, W)``, the image; or a ``Dict`` of one of each under any keys. Actions: ``Discrete(A)``, or
-    ``MultiDiscrete`` with ``N`` equal sizes ``A``, which becomes ``n_actions_per_block = N``.
+    ``MultiDiscrete`` of one axis, whose sizes are a list in ``n_actions``.
 
     ``overrides`` are further top-level keys (``nn={…}``, ``btr={…}``), laid over the derived ones
     block by block.
@@ -84,13 +84,11 @@ def _actions(space: Any) -> dict[str, Any]:
 
     if isinstance(space, spaces.Discrete):
         return {"n_actions": int(space.n)}
-    if isinstance(space, spaces.MultiDiscrete):
-        sizes = set(space.nvec.flatten().tolist())
-        if space.nvec.ndim == 1 and len(sizes) == 1:
-            return {"n_actions": sizes.pop(), "n_actions_per_block": len(space.nvec)}
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
+        return {"n_actions": space.nvec.tolist()}
     raise ConfigError(
-        f"action_space: found {space!r}; accepted are Discrete, and MultiDiscrete with one axis of "
-        f"equal sizes; wrap the environment so that every offset has the same actions"
+        f"action_space: found {space!r}; accepted are Discrete, and MultiDiscrete with one axis; "
+        f"wrap the environment to have one"
     )
 
 

@@ -110,7 +110,8 @@ def test_all_field_faults_come_at_once_and_before_those_between_keys() -> None:
         "btr",
     ]
     assert faults({"float_input_dim": 2})[0] == (
-        "n_actions: missing; accepted: a whole number from 1 to 65536; add this key"
+        "n_actions: missing; accepted: a whole number from 1 to 65536, or a list of these; add "
+        "this key"
     )
 
 

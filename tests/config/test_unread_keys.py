@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from iqn_blocks import ConfigError
-from iqn_blocks.assembly import assemble
+from iqn_blocks.assembly import assemble, route
 from iqn_blocks.build import unused_keys
 from iqn_blocks.config import Config, parse
 from iqn_blocks.config.part import Chooser
@@ -272,3 +272,15 @@ def test_reported_keys_are_those_without_effect_with_models(
         return {key: with_folders(value) for key, value in block.items()}
 
     check_every_key(with_folders(HF[name]), folders, READ.get(name, frozenset()))
+
+
+def test_a_topology_by_its_name_reads_the_keys_that_would_lead_to_it(
+    folders: dict[str, str],
+) -> None:
+    raw = merge(HF["hf_vision"], {"nn": {"topology": "hf_vision"}})
+    raw["nn"]["vis"]["transformer"]["model_name_or_path"] = folders["vit"]
+    assert unused_keys(raw) == []
+    for raw in NATIVE.values():
+        config = parse(raw)
+        named = config.replace(nn={"topology": route(config)})
+        assert unused_keys(named) == unused_keys(config)

@@ -28,6 +28,9 @@ CONFIGS = {
     "film": tiny_float(nn={"iqn": {"mixer": "film"}}),
     "no_dueling": tiny_float(nn={"decoder": {"dueling": "none"}}),
     "at_midpoints": tiny_btr(nn={"decoder": {"dueling": "at_midpoints"}}),
+    "monotone": tiny_btr(
+        nn={"decoder": {"dueling": "at_midpoints", "advantage": "monotone", "value": "monotone"}}
+    ),
     "fqf": tiny_float(nn={"iqn": {"fractions": "fqf"}}),
     "widths": tiny_float(nn={"decoder": {"value": {"mlp": {"hidden_dim": 5}}}}),
 }

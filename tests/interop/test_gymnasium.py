@@ -42,15 +42,35 @@ def test_actions_and_overrides():
         btr={"use_noisy_linear": True},
     )
     assert (config.n_actions, config.n_actions_per_block) == (3, 2)
+    assert config == iqn_blocks.Config(
+        n_actions=3,
+        n_actions_per_block=2,
+        float_input_dim=5,
+        nn={"vis": {"no_image": True}, "decoder": {"dense_hidden_dimension": 32}},
+        btr={"use_noisy_linear": True},
+    )
     assert config.nn.vis.no_image
     assert config.nn.decoder.dense_hidden_dimension == 32
     assert config.btr.use_noisy_linear
 
 
+def test_offsets_of_unequal_sizes():
+    space = spaces.MultiDiscrete([3, 2, 4])
+    config = config_from_spaces(VECTOR, space)
+    assert (config.n_actions, config.n_actions_per_block) == ((3, 2, 4), 3)
+    net = iqn_blocks.build(config)
+    for action in net.q_values(*net.example_inputs(50)).argmax(-1).numpy():
+        assert space.contains(action)
+
+
 @pytest.mark.parametrize(
     ("observations", "actions", "message"),
     [
-        (VECTOR, spaces.MultiDiscrete([3, 4]), "action_space: found MultiDiscrete"),
+        (
+            VECTOR,
+            spaces.MultiDiscrete([[3, 4]]),
+            r"action_space: found Multi.* with one axis; wrap",
+        ),
         (VECTOR, VECTOR, "action_space: found Box.* accepted are Discrete"),
         (spaces.Discrete(3), spaces.Discrete(3), "observation_space: found Discrete"),
         (spaces.Dict({"a": VECTOR, "b": VECTOR}), spaces.Discrete(3), "a Dict of one of each"),

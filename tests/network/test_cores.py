@@ -124,6 +124,20 @@ def test_reset_forgets_before_the_step_and_only_where_it_is_true(name):
         torch.testing.assert_close(one, torch.where(reset[:, None], begins, keeps))
 
 
+def test_networks_without_a_core_refuse_a_memory():
+    net, floats = iqn_blocks.build(tiny_float()), randn(B, 5).float()
+    copy = iqn_blocks.optimize_for_inference(net)
+    calls = (net, net.forward, net.quantiles, net.q_values, copy, copy.quantiles, copy.q_values)
+    for call in calls:
+        for name in ("memory", "reset"):
+            with pytest.raises(
+                TypeError, match=rf"^{name}: found an argument .*; it has no core.*nn\.core: gru"
+            ):
+                call(None, floats, **{name: None})
+        with pytest.raises(TypeError, match=r"^taus: found an argument that this .*; leave it out"):
+            call(None, floats, taus=None)
+
+
 @EACH
 def test_memory_starts_at_zero(name):
     net = part_checks.build(config(name))
@@ -174,8 +188,6 @@ def test_recompute_changes_no_gradient(name):
 def test_a_network_without_a_core_is_the_plain_one():
     net = iqn_blocks.build(tiny_float(nn={"core": None}))
     assert type(net) is iqn_blocks.IQN
-    with pytest.raises(TypeError, match="unexpected keyword argument 'memory'"):
-        net.q_values(None, torch.ones(1, 5), memory=torch.zeros(1, 8))
 
 
 def test_width_of_the_quantile_path_is_that_of_the_core():

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
-from iqn_blocks.kinds import MIN_POSITIVE, Kind, Plain, Real, Sequence, Whole
+from iqn_blocks.kinds import MIN_POSITIVE, Kind, Plain, Real, Sequence, Whole, faults_of
 from iqn_blocks.plain import from_numpy, nearest, show
 
 Block = Mapping[str, Any]
@@ -180,4 +180,4 @@ def _fault(path: str, kind: Kind, value: object) -> Iterator[str]:
     try:
         kind.read(value)
     except PydanticCustomError as error:
-        yield f"{path}{(error.context or {}).get('item', '')}: {error.message()}"
+        yield from (f"{path}{below}: {text}" for below, text in faults_of(error))
