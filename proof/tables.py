@@ -26,7 +26,7 @@ def _distributions() -> Table:
     base = Settings(
         task="known_distribution",
         config={},
-        budget=1500,
+        budget=3000,
         evaluations=10,
         batch=128,
         kappa=0.01,
@@ -34,11 +34,22 @@ def _distributions() -> Table:
         final_rate=0.01,
         target_weight=0.02,
     )
-    network = {"float": {"mlp": {"hidden_dim": 32}}, "decoder": {"dense_hidden_dimension": 64}}
+
+    def network(k: int, iqn: dict[str, Any], decoder: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "float": {"mlp": {"hidden_dim": 32}},
+            "iqn": {"n": k, **iqn},
+            "decoder": {"dense_hidden_dimension": 64, **decoder},
+        }
+
+    heads: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "IQN": ({}, {}),
+        "FQF": ({"fractions": "fqf"}, {}),
+    }
     rows = {
-        f"{name}, K = {k}": replace(base, config={"nn": {**network, "iqn": {"n": k, **iqn}}}, k=k)
+        f"{name}, K = {k}": replace(base, config={"nn": network(k, *keys)}, k=k)
         for k in (8, 32)
-        for name, iqn in {"IQN": {}, "FQF": {"fractions": "fqf"}}.items()
+        for name, keys in heads.items()
     }
     distances = {"W1 safe": ".3f", "W1 risky": ".3f", "W1 of K steps": ".3f"}
     shown = {**distances, "crossings at K": ".1%", "crossings": ".1%"}

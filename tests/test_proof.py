@@ -114,7 +114,8 @@ def test_rows_run(name: str, row: str) -> None:
     ],
 )
 def test_rows_run_that_need_another_library(name: str, row: str) -> None:
-    settings = replace(TABLES[name].rows[row], budget=80, learning_starts=40, evaluations=2)
+    short = {"budget": 80, "evaluations": 2, "learning_starts": 40, "train_every": 8, "updates": 1}
+    settings = replace(TABLES[name].rows[row], **short)
     learned = loop.learn(settings, 0, lambda *_: None)
     assert np.isfinite(learned.metrics["return"])
     assert [step for step, _ in learned.curve] == [40, 80]
