@@ -155,7 +155,7 @@ def trace(acting: Acting, image_dtype: torch.dtype) -> ExportedProgram:
     examples = acting.examples(image_dtype)
     rows = {"img": Dim("batch", min=1), "floats": Dim("batch", min=1), "tau": Dim("K", min=1)}
     dynamic = (tuple({0: rows[name]} for name in acting.names),)
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         traced: ExportedProgram = torch.export.export(acting, examples, dynamic_shapes=dynamic)
         traced = traced.run_decompositions({})  # nothing in place: what is written to, shows
     if changed := list(traced.graph_signature.buffers_to_mutate.values()):
@@ -177,7 +177,7 @@ def to_onnx(acting: Acting, image_dtype: torch.dtype, *, optimize: bool) -> ONNX
         if importlib.util.find_spec(package) is None:
             raise ImportError(f"{package} is missing: pip install 'iqn-blocks[onnx]'")
     traced = trace(acting, image_dtype)
-    with _quiet():
+    with quiet():
         made = torch.onnx.export(
             traced,
             dynamo=True,
@@ -191,7 +191,7 @@ def to_onnx(acting: Acting, image_dtype: torch.dtype, *, optimize: bool) -> ONNX
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without PyTorch's warnings of a class that it uses itself."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from iqn_blocks._numbers import checked_number
+from iqn_blocks._arguments import checked_number
 
 # Buffers are told apart by the last part of their name. Spectral norm's vectors (this library's and
 # PyTorch's) are a singular pair of one matrix: an average of two pairs is a pair of neither.

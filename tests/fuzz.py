@@ -36,10 +36,11 @@ import yaml
 import iqn_blocks
 from iqn_blocks import CheckpointError, ConfigError
 from iqn_blocks.assembly import assemble
-from tests import crash_saving, tiny_models
-from tests.checkpoints import CONFIG, WEIGHTS, build, settings_sha256, to_version_1
+from tests import tiny_models
+from tests.checkpoint import crash_saving
+from tests.checkpoint.crash_saving import NETS, held, limit_files, save_in_a_process
+from tests.checkpoint.networks import CONFIG, WEIGHTS, build, settings_sha256, to_version_1
 from tests.configs import tiny, tiny_btr, tiny_float, tiny_multimodal, tiny_transformer
-from tests.crash_saving import NETS, held, limit_files, save_in_a_process
 from tests.grid import classic_grid, hf_vision_grid, multimodal_grid
 
 CPU_SECONDS, WALL_SECONDS, MEMORY = 10, 120, 4 * 2**30
@@ -54,28 +55,10 @@ ODD: list[Any] = [
     *({}, {"a": 1}, {"": {}}, {"mlp": {}}, {1: 2}, {"name": "mlp"}),
 ]
 TOKENS = [
-    *(
-        b"!!null x",
-        b"!!int ",
-        b"!!python/name:os.system",
-        b"!a ",
-        b"&a ",
-        b"*a",
-        b"<<: ",
-        b"<<: *a",
-    ),
+    *(b"!!null x", b"!!int ", b"!!python/name:os.system", b"!a ", b"&a ", b"*a", b"<<: *a"),
     *(b"? ", b"- ", b": ", b"\t", b"\n", b"\r", b"{", b"}", b"[", b"]", b"'", b'"', b"|", b">"),
-    *(
-        b"[" * 500,
-        b'{"a":' * 200,
-        b"%YAML 9",
-        b"---",
-        b"...",
-        b"#",
-        b"\0",
-        b"\xff",
-        b"\xef\xbb\xbf",
-    ),
+    *(b"[" * 500, b'{"a":' * 200, b"%YAML 9", b"---", b"...", b"#", b"\0", b"\xff"),
+    *(b"\xef\xbb\xbf", b"<<: "),
     *(b"1e999", b"9" * 5000, b"0x_", b"1_0", b"1:30", b".nan", b"NaN", b"-Infinity", b"~", b"yes"),
     *(b"2024-13-45", b"n_actions: 3\n", b'"n_actions": 3,', b"\\ud800", b"\\", "é".encode()),
 ]
@@ -154,7 +137,7 @@ def damage(data: Any, draw: Draw, donor: Any = None) -> Any:
         elif kind == 3 and isinstance(block[key], int | float):
             block[key] = draw.choice([-block[key], block[key] * 2, block[key] + 1, block[key] / 3])
         else:
-            block[key] = draw.choice(ODD)
+            block[key] = copy.deepcopy(draw.choice(ODD))
     return data
 
 

@@ -11,7 +11,7 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 import iqn_blocks
 from iqn_blocks import CheckpointError
-from tests.checkpoints import assert_same, build
+from tests.checkpoint.networks import assert_same, build
 from tests.configs import tiny, tiny_btr, tiny_multimodal, tiny_transformer
 
 CONFIGS = {

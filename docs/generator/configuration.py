@@ -7,7 +7,6 @@ from typing import Any
 
 from iqn_blocks.config import Config, Part, thaw
 from iqn_blocks.config.block import Block
-from iqn_blocks.config.keys import Keys, child, wanted
 from iqn_blocks.config.part import PartsOf
 
 ABOVE = """\
@@ -161,18 +160,18 @@ that a new one can do without ([Bring your checkpoint](checkpoints_trackmania.md
 """
 
 
-def blocks(block: type[Keys], path: str = "") -> dict[type[Keys], list[str]]:
+def blocks(block: type[Block], path: str = "") -> dict[type[Block], list[str]]:
     """Every block with all places where it occurs, from the top down."""
     found = {block: [path]}
     for key in block.model_fields:
-        inner = child(block, key)
+        inner = block.child(key)
         if inner is not None:
             for below, places in blocks(inner, f"{path}.{key}".strip(".")).items():
                 found.setdefault(below, []).extend(places)
     return found
 
 
-def default(block: type[Keys], key: str) -> str:
+def default(block: type[Block], key: str) -> str:
     """The default as one writes it in YAML."""
     field = block.model_fields[key]
     if field.is_required():
@@ -189,16 +188,17 @@ def _options(part: Part) -> dict[str, Any]:
     return options
 
 
-def table(block: type[Keys]) -> str:
+def table(block: type[Block]) -> str:
     """One row for each key of a block."""
     aliases = {name: alias for alias, name in block.aliases.items()}
     rows = ["| key | accepted | default | meaning |", "|---|---|---|---|"]
     for key, field in block.model_fields.items():
-        inner = child(block, key)
-        accepted = wanted(block, key) if inner is None else "a block"
+        inner = block.child(key)
+        kind = block.kind(key)
+        accepted = "a block" if kind is None else kind.accepts
         if inner is not None and field.annotation is not inner:
             accepted += ", or null"
-        if any(isinstance(kind, PartsOf) for kind in field.metadata):
+        if isinstance(kind, PartsOf):
             rows.append(f"| a [part](parts.md)'s name | {accepted} | – | {field.description} |")
             continue
         name = f"`{key}` (or `{aliases[key]}`)" if key in aliases else f"`{key}`"

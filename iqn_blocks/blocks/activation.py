@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
+
+from iqn_blocks._arguments import check_choice
 
 Activation = Literal["leaky_relu", "relu"]
 
@@ -16,9 +18,7 @@ def slope_below_zero(activation: Activation) -> float:
     Raises:
         ValueError: another name.
     """
-    if activation not in get_args(Activation):
-        accepted = ", ".join(map(repr, get_args(Activation)))
-        raise ValueError(f"activation: got {activation!r}, accepted are {accepted}")
+    check_choice("activation", activation, Activation)
     return 0.01 if activation == "leaky_relu" else 0.0
 
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from iqn_blocks._numbers import nearest_divisor
+from iqn_blocks._arguments import nearest_divisor
 
 
 class SelfAttention(nn.Module):

@@ -66,16 +66,16 @@ def _set_keys(block: Block, above: str = "") -> Iterator[tuple[str, Block, str]]
                     yield f"{path}.{option}", block, name
         elif isinstance(block, Chooser) and name == "parts":
             for part in value:
-                given = [f"{part.name}.{option}" for option in part.given(block.slot)]
+                options = [f"{part.name}.{option}" for option in part.changed_options(block.slot)]
                 by_default = part in type(block)().__dict__[name]
-                for key in given or [part.name] * (not by_default):
+                for key in options or [part.name] * (not by_default):
                     yield f"{above}{key}", block, name
         elif field.is_required() or value not in (default, _default_of_stem(path)):
             yield path, block, name
 
 
 def _default_of_stem(path: str) -> object:
-    """What a conv key of ``btr`` may say without effect, where there is no stem for it to fill."""
+    """The default of the stem's key that a conv key of ``btr`` fills: it changes nothing there."""
     above, _, name = path.partition(".")
     field = Cnn.model_fields.get(name) if above == "btr" else None
     return None if field is None else field.default

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args, overload
+from typing import Literal, overload
 
 import torch
 
+from iqn_blocks._arguments import check_choice
 from iqn_blocks.fast.check import check_foldable
 from iqn_blocks.fast.engine import OnnxIQN
 from iqn_blocks.fast.folded import InferenceIQN
@@ -64,9 +65,7 @@ def optimize_for_inference(
         ValueError: another engine, ``image_dtype`` for PyTorch, a network on ``meta``, or one
             whose copy gives other values.
     """
-    if engine not in get_args(Engine):
-        accepted = ", ".join(map(repr, get_args(Engine)))
-        raise ValueError(f"engine: found {engine!r}, accepted are {accepted}")
+    check_choice("engine", engine, Engine)
     if engine == "torch" and image_dtype is not None:
         raise ValueError(
             f"image_dtype: found {image_dtype}, but engine='torch' takes uint8 and floating "

@@ -7,10 +7,11 @@ depend on, such as a pooler, is removed from the model.
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
+from iqn_blocks._arguments import check_choice
 from iqn_blocks.blocks.tokens import as_tokens, projection
 from iqn_blocks.errors import ConfigError
 from iqn_blocks.hf.loading import plain_config
@@ -48,11 +49,7 @@ class HFVision(nn.Module):
         key: str = "backbone",
     ) -> None:
         super().__init__()
-        if summary_token not in get_args(SummaryToken):
-            raise ValueError(
-                f"summary_token: got {summary_token!r}, accepted are "
-                f"{', '.join(get_args(SummaryToken))}"
-            )
+        check_choice("summary_token", summary_token, SummaryToken)
         self.pixels = pixels
         self.backbone = backbone
         accepted = inspect.signature(backbone.forward).parameters

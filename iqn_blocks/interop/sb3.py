@@ -35,7 +35,7 @@ class IQNExtractor(CombinedExtractor):
     The observation space gives the sizes of the inputs: an image ``(C, H, W)`` or ``(H, W)``, such
     as a frame stack, and everything else, one after the other, as floats. Images of a uint8 space
     are scaled as ``nn.vis.uint8_scaling`` says, whether or not sb3 has divided them by 255; images
-    of a floating space must be scaled already.
+    of a floating space must be scaled already, to about [−1, 1].
 
     Args:
         observation_space: a Box, or a Dict with at most one image.
@@ -43,7 +43,8 @@ class IQNExtractor(CombinedExtractor):
         keys: keys of the configuration that the space does not decide, such as ``nn={…}``.
 
     Raises:
-        ConfigError: a space with several images, a key that is not valid.
+        ConfigError: a space with several images or one of floating numbers up to 255, a key that is
+            not valid.
     """
 
     # A CombinedExtractor for sb3's sake: it tells those alone about normalize_images.
@@ -208,6 +209,8 @@ def _build(space: spaces.Space[Any], actions: spaces.Space[Any], keys: Mapping[s
     """The network for the inputs that :class:`_Reader` gives."""
     key = _image_key(space)
     entries = space.spaces if isinstance(space, spaces.Dict) else {"": space}
+    if key is not None:
+        _check_range(entries[key])
     inputs = {} if key is None else {"image": entries[key]}
     n_floats = sum(get_flattened_obs_dim(box) for name, box in entries.items() if name != key)
     if n_floats:
@@ -218,6 +221,18 @@ def _build(space: spaces.Space[Any], actions: spaces.Space[Any], keys: Mapping[s
             "nn.core: found a core; accepted: null; sb3 keeps no memory for it, use frame stacks"
         )
     return net
+
+
+def _check_range(image: spaces.Space[Any]) -> None:
+    """sb3 scales uint8 images alone, and floating ones are taken as scaled."""
+    assert isinstance(image, spaces.Box)
+    low, high = image.low.min(), image.high.max()
+    if image.dtype != np.uint8 and np.isfinite([low, high]).all() and max(-low, high) > 16:
+        raise ConfigError(
+            f"observation_space: found an image of {image.dtype} from {low:g} to {high:g}; "
+            f"accepted: uint8, or floating numbers scaled to about [-1, 1]; where they are 0 … 255 "
+            f"give the space and the image the dtype uint8 in a wrapper of the environment"
+        )
 
 
 def _image_key(space: spaces.Space[Any]) -> str | None:

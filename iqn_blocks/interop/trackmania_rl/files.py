@@ -15,9 +15,8 @@ from torch import Tensor
 from iqn_blocks.assembly import assemble
 from iqn_blocks.checkpoint.reading import read_bytes
 from iqn_blocks.config import Config, parse
-from iqn_blocks.config.loading import read_file
-from iqn_blocks.errors import CheckpointError, ConfigError
-from iqn_blocks.interop.trackmania_rl.configs import load_config
+from iqn_blocks.errors import CheckpointError
+from iqn_blocks.interop.trackmania_rl.configs import load_config, read_keys
 from iqn_blocks.interop.trackmania_rl.state_dicts import lacks_stats, load_state_dict
 from iqn_blocks.network import IQN
 
@@ -108,10 +107,4 @@ def _bytes(file: Path) -> bytes:
 def _config(config: Config | Mapping[str, Any] | str | os.PathLike[str]) -> Config:
     if isinstance(config, Config):
         return config
-    if isinstance(config, Mapping):
-        return parse(config) if "n_actions" in config else load_config(config)
-    try:
-        data = read_file(config)
-        return parse(data) if "n_actions" in data else load_config(data)
-    except ConfigError as error:
-        raise type(error)(f"{os.fspath(config)}: {error}") from None
+    return read_keys(config, lambda keys: (parse if "n_actions" in keys else load_config)(keys))

@@ -1,14 +1,13 @@
-"""Small sums on numbers: the check of numeric arguments, and the nearest divisor."""
+"""Checks of arguments that several modules share, and the nearest divisor for their messages."""
 
 from __future__ import annotations
 
 from numbers import Real
+from typing import Any, get_args
 
 
-def checked_number(
-    name: str, value: float, accepted: str, *, low: float, high: float, open_low: bool = False
-) -> float:
-    """``value`` as a float if it is a number in ``[low, high]``, or ``(low, high]``.
+def checked_number(name: str, value: float, accepted: str, *, low: float, high: float) -> float:
+    """``value`` as a float if it is a number in ``[low, high]``.
 
     The bounds are finite; ``accepted`` puts them in words, for the message.
 
@@ -17,9 +16,20 @@ def checked_number(
     """
     if isinstance(value, Real) and not isinstance(value, bool):
         number = float(value)
-        if low <= number <= high and not (open_low and number == low):
+        if low <= number <= high:
             return number
     raise ValueError(f"{name}: got {value!r}, accepted is {accepted}")
+
+
+def check_choice(name: str, value: object, literal: Any) -> None:
+    """Check that ``value`` is one of the names of a ``Literal`` type.
+
+    Raises:
+        ValueError: it is not; the message lists the names.
+    """
+    if value not in get_args(literal):
+        accepted = ", ".join(map(repr, get_args(literal)))
+        raise ValueError(f"{name}: got {value!r}, accepted are {accepted}")
 
 
 def nearest_divisor(numbers: tuple[int, ...], near: int, *, multiple_of: int = 1) -> int:
