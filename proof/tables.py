@@ -214,13 +214,13 @@ def _minatar(env: str) -> Table:
 
     base = Settings(
         task="episodes",
-        options={"env": env, "buffer": 100_000, "gamma": 0.99, "envs": 4},
+        options={"env": env, "buffer": 100_000, "gamma": 0.99, "envs": 8},
         config=config(),
-        budget=200_000,
+        budget=100_000,
         batch=32,
         rate=5e-4,
-        learning_starts=5000,
-        train_every=4,
+        learning_starts=2000,
+        train_every=8,
         target_every=1000,
         epsilon=0.05,
         epsilon_fraction=0.2,
