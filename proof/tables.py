@@ -66,7 +66,7 @@ def _memory() -> Table:
         task="recall",
         options={"delay": 10},
         config={"nn": network},
-        budget=600,
+        budget=1500,
         batch=32,
         rate=2e-3,
         final_rate=0.1,
