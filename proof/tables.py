@@ -216,7 +216,7 @@ def _minatar(env: str) -> Table:
         task="episodes",
         options={"env": env, "buffer": 100_000, "gamma": 0.99, "envs": 8},
         config=config(),
-        budget=100_000,
+        budget=60_000,
         batch=32,
         rate=5e-4,
         learning_starts=2000,
