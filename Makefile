@@ -17,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS)
 
 QUIET_HF := TRANSFORMERS_VERBOSITY=error HF_HUB_DISABLE_PROGRESS_BARS=1
 
-.PHONY: test test-slow test-tianshou-1 test-timm test-gpu fuzz mutants lint format demo bench docs site clean
+.PHONY: test test-slow test-tianshou-1 test-timm test-gpu fuzz mutants lint format demo bench proof docs site clean
 
 test: lint
 	$(PYTEST) -m "not slow and not peers and not timm and not tianshou_1 and not gpu"
@@ -61,6 +61,12 @@ demo: $(READY)
 bench: $(READY_PEERS)
 	$(BIN)/python -m benchmarks $(BENCH)
 
+# Ten minutes: two rows of docs/proof.md run again and compared with what is recorded.
+# `PROOF="cartpole acrobot"` runs what is missing of these tables, `PROOF=page` fills the page.
+PROOF ?= check
+proof: $(READY_PEERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m proof $(PROOF)
+
 docs: $(READY)
 	$(QUIET_HF) $(BIN)/python -m docs.generator
 
@@ -81,6 +87,7 @@ $(READY): pyproject.toml constraints.txt
 
 $(READY_PEERS): $(READY)
 	$(PIP_INSTALL) -e '.[peers]'
+	$(PIP_INSTALL) --no-deps MinAtar  # what it depends on is for drawing
 	touch $@
 
 $(VENV_TIANSHOU_1)/.ready: pyproject.toml constraints.txt | $(READY)
