@@ -19,6 +19,7 @@ BTR_CONFIG: dict[str, Any] = {
     **CONFIG,
     "btr": {"use_layer_norm": True, "use_noisy_linear": True, "noisy_sigma0": 0.5},
 }
+TEMPERATURE = 0.003  # well below a scaled reward, or the targets' policy is close to chance
 
 
 def noise(net: iqn_blocks.IQN, obs: Tensor, rounds: int) -> Tensor:
@@ -30,7 +31,9 @@ def noise(net: iqn_blocks.IQN, obs: Tensor, rounds: int) -> Tensor:
 def munchausen(target: iqn_blocks.IQN, batch: Batch) -> Tensor:
     """Soft targets ``(B, K)`` with the bonus of the action taken."""
     following, now = quantiles(target, batch.following), quantiles(target, batch.now)
-    return munchausen_target(batch.reward, batch.discount, following, now, batch.action)
+    return munchausen_target(
+        batch.reward, batch.discount, following, now, batch.action, temperature=TEMPERATURE
+    )
 
 
 if __name__ == "__main__":

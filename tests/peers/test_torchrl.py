@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import importlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -170,3 +172,11 @@ def test_bad_networks_and_inputs() -> None:
     model = TorchrlModel(iqn_blocks.build(tiny()))
     with pytest.raises(ValueError, match=r"takes 2 .*, got 1; see in_keys"):
         model(torch.randn(2, 5))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_cartpole_is_solved(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "docs" / "examples")
+    example = importlib.import_module("cartpole_torchrl")
+    assert example.mean_return(example.train(seed)) >= 475

@@ -1,4 +1,4 @@
-"""The CartPole examples: they learn, for each of their seeds, within five minutes of one core."""
+"""The CartPole examples learn; the last policy of the ε-greedy one solves it."""
 
 from __future__ import annotations
 
