@@ -9,11 +9,13 @@ are the fast ones on every machine that was tried. The modules are those of
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from iqn_blocks import IQN
+from iqn_blocks.export import quiet
 from iqn_blocks.interop import trackmania_rl
 from tests.reference.literal import Classic
 from tests.reference.literal_fusion import Network
@@ -51,6 +53,30 @@ class LiteralIQN(nn.Module):
     def load(self, net: IQN) -> None:
         """Take over weights, statistics, spectral vectors and noise of the library's network."""
         self.network.load_state_dict(trackmania_rl.to_state_dict(net))
+
+
+def export_literal(literal: LiteralIQN, img: Tensor | None, floats: Tensor) -> Callable[[], Tensor]:
+    """``q_values`` of the literal network in onnxruntime, exported for the size of these inputs."""
+    import onnxruntime as ort
+
+    class Acting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.literal = literal
+
+        def forward(self, img: Tensor | None, floats: Tensor) -> Tensor:
+            return self.literal.q_values(img, floats)
+
+    with quiet():
+        program = torch.onnx.export(Acting().eval(), (img, floats), dynamo=True, verbose=False)
+    assert program is not None
+    model = program.model_proto.SerializeToString()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    given = [x for x in (img, floats) if x is not None]
+    feeds = {i.name: x.numpy() for i, x in zip(session.get_inputs(), given, strict=True)}
+    return lambda: torch.from_numpy(session.run(None, feeds)[0])
 
 
 @torch.no_grad()

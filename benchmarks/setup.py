@@ -50,8 +50,8 @@ class Setup(NamedTuple):
 
     @property
     def acting_modes(self) -> tuple[str, ...]:
-        """Ways to compile for acting; on CUDA both replay CUDA graphs."""
-        return ("reduce-overhead", "max-autotune") if self.cuda else ("default",)
+        """Ways to compile for acting: those that replay CUDA graphs; none on a CPU."""
+        return ("reduce-overhead", "max-autotune") if self.cuda else ()
 
     def _compile(self, call: Callable[..., Any], mode: str, fullgraph: bool) -> Callable[..., Any]:
         compiled: Callable[..., Any] = torch.compile(

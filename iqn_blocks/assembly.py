@@ -1,4 +1,4 @@
-"""The parts of a configuration, put together. The only file that knows all slots."""
+"""From a configuration to a network: the only file that knows all slots."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ def route(cfg: ConfigLike) -> str:
 
 
 def assemble(config: Config, models: Models | None = None) -> IQN:
-    """The network that a configuration describes, with weights from nowhere else.
+    """The network that a configuration describes, with new weights.
 
-    Keys that it does not read are not reported, and sizes are not limited. ``models`` says where
-    pretrained parts come from; by default from their folder or hub id.
+    It neither reports unread keys nor limits sizes. ``models`` says where pretrained parts come
+    from: by default from their folder or hub id.
 
     Raises:
         ConfigError: no network can be built from the configuration.
     """
-    nn_config, faults = config.nn, list[str]()
-    encoder = _encoder(config, route(config), models)
-    state_dim: Any = encoder.state_dim
-    core = None
+    nn_config = config.nn
+    encoder: Any = _encoder(config, route(config), models)
+    core: Any = None
+    state_dim = encoder.state_dim
     if nn_config.core is not None:
         core = make_part("core", nn_config.core, state_dim, path="nn.core")
         state_dim = core.state_dim
-    mixer = make_part("mixer", nn_config.iqn.mixer, state_dim, path="nn.iqn.mixer")
+    mixer: Any = make_part("mixer", nn_config.iqn.mixer, state_dim, path="nn.iqn.mixer")
     tau_embedding = TauEmbedding(
         nn_config.iqn.embedding_dimension,
         mixer.phi_dim,
@@ -71,7 +71,7 @@ def assemble(config: Config, models: Models | None = None) -> IQN:
     dueling = nn_config.decoder.dueling
     if dueling != "none":
         heads["value"] = (1,)
-    made = {}
+    made, faults = {}, []
     for name, out_shape in heads.items():
         try:
             made[f"{name}_head"] = _head(config, name, mixer.out_dim, out_shape)
@@ -100,30 +100,19 @@ def _encoder(config: Config, topology: str, models: Models | None) -> nn.Module:
     if faults:
         lines = [f"nn.topology_options.{option}: {text}" for option, text in faults]
         raise ConfigError(join(lines))
-    encoder: nn.Module = make_part(
+    return make_part(
         "topology",
         Part(topology, {name: thaw(value) for name, value in values.items()}),
         config,
         path="nn.topology",
         shared={"models": lambda _: models},
     )
-    state_dim = getattr(encoder, "state_dim", None)
-    if not isinstance(state_dim, int) or state_dim < 1:
-        raise UnsupportedTopologyError(
-            f"nn.topology: the encoder registered as {topology!r} must be an nn.Module with an "
-            f"integer state_dim >= 1, got {type(encoder).__name__} with state_dim {state_dim!r}"
-        )
-    return encoder
 
 
 def _head(config: Config, name: str, in_dim: int, out_shape: tuple[int, ...]) -> nn.Module:
     decoder, btr = config.nn.decoder, config.btr
     slot: HeadSlot = getattr(decoder, name)
-    noisy_readout = {
-        "advantage": lambda _: btr.use_noisy_linear,
-        "value": lambda _: btr.noisy_value_readout,
-    }
-    head: nn.Module = make_part(
+    head = make_part(
         "head",
         slot.part,
         in_dim,
@@ -134,10 +123,12 @@ def _head(config: Config, name: str, in_dim: int, out_shape: tuple[int, ...]) ->
             "activation": lambda _: config.nn.activation,
             "layer_norm": lambda _: btr.use_layer_norm,
             "noisy": lambda _: btr.use_noisy_linear,
-            "noisy_readout": noisy_readout[name],
-            "sigma0": lambda found: (
+            "noisy_readout": lambda _: (
+                btr.noisy_value_readout if name == "value" else btr.use_noisy_linear
+            ),
+            "sigma0": lambda options: (
                 btr.noisy_sigma0
-                if found.get("noisy", True) or found.get("noisy_readout", True)
+                if options.get("noisy", True) or options.get("noisy_readout", True)
                 else 0.5
             ),
         },
@@ -152,5 +143,5 @@ def _inputs(config: Config, *, any_image_size: bool) -> InputSpec:
     vis, n_floats = config.nn.vis, config.float_input_dim
     if vis.no_image:
         return InputSpec(None, n_floats)
-    shape = (vis.in_channels, vis.image_size.height, vis.image_size.width)
+    shape = (vis.in_channels, *vis.image_size.shape)
     return InputSpec(shape, n_floats, any_image_size)

@@ -1,4 +1,4 @@
-"""From a configuration to a network: planned, reported on, assembled, started from a checkpoint."""
+"""Building a network from a configuration: a plan on the ``meta`` device, then the weights."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def build(
         dtype: floating dtype of its parameters; torch's default dtype if omitted.
         seed: draw the weights on the CPU from this seed, the same ones wherever the network goes;
             torch's global generators stay as they are.
-        keys: none; for a message where keys of the configuration are given as arguments.
+        keys: none are accepted; the error says where keys of the configuration belong.
 
     Raises:
         ConfigError: the configuration is not valid; every fault is named with its way out.
         UnsupportedTopologyError: no topology supports it.
         CheckpointError: ``nn.init_from_pretrained`` leads to no checkpoint with such an encoder.
-        TypeError: ``dtype`` is no floating dtype, or keys of the configuration as arguments.
+        TypeError: ``dtype`` is no floating dtype, or keys of the configuration are arguments.
     """
     if keys:
         raise TypeError(
@@ -76,7 +76,7 @@ def build(
 
 @contextmanager
 def _seeded(seed: int | None) -> Iterator[None]:
-    """Draw on the CPU from ``seed``, and put torch's generator there back; with None, nothing."""
+    """Draw on the CPU from ``seed``, then restore torch's generator there; None changes nothing."""
     if seed is None:
         yield
         return
@@ -86,7 +86,7 @@ def _seeded(seed: int | None) -> Iterator[None]:
 
 
 def check(cfg: ConfigLike, *, strict: bool = False) -> Config:
-    """The configuration, once it is known that a network can be built from it.
+    """The configuration, if a network can be built from it.
 
     Nothing is allocated, Hugging Face models aside. Arguments, warnings and errors are those of
     :func:`build`.
@@ -109,11 +109,11 @@ def unused_keys(cfg: ConfigLike) -> list[str]:
 def _plan(config: Config, models: Models) -> tuple[IQN, Reads]:
     """The network on ``meta``, checked, and the keys that were read for it.
 
-    A part of the user's own may compute with tensors while it is built, which ``meta`` cannot: the
-    network is then built for real at once.
+    A part of the user's own may compute with tensors while it is built, which is impossible on
+    ``meta``: the network is then built for real at once.
     """
     with watch() as reads:
-        _ = config.nn.init_from_pretrained  # read by whoever asks for weights
+        _ = config.nn.init_from_pretrained  # `build` reads it
         try:
             with torch.device("meta"):
                 net = assemble(config, models)

@@ -1,4 +1,4 @@
-"""The command line iqn-blocks: look at configurations and networks, bring them elsewhere."""
+"""The command line iqn-blocks: looks at configurations and networks, and converts them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ import torch
 import yaml
 
 import iqn_blocks
-from iqn_blocks import presets
+from iqn_blocks import export, presets
+from iqn_blocks.bench import bench
 from iqn_blocks.checkpoint.format import WEIGHTS_FILE
 from iqn_blocks.config import Config, parse
 from iqn_blocks.config.commented import commented
-from iqn_blocks.config.loading import read_file
-from iqn_blocks.config.merge import PRESETS, merge
+from iqn_blocks.config.loading import with_preset
+from iqn_blocks.diagram import svg
 from iqn_blocks.errors import ConfigError
 from iqn_blocks.interop import btr, trackmania_rl
 from iqn_blocks.interop.trackmania_rl.files import read_weights
@@ -55,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         try:
             return int(arguments.run(arguments) or 0)
-        except BrokenPipeError:  # the reader, such as `head`, has seen enough
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # or Python complains at its end
+        except BrokenPipeError:  # a reader such as `head` has stopped
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # Python flushes it when it exits
         except (ValueError, TypeError, LookupError, OSError, ImportError) as error:
             print(f"iqn-blocks: {error}", file=sys.stderr)
     return 1
@@ -126,17 +127,17 @@ def _show(arguments: Any) -> None:
 
 def _parts(arguments: Any) -> None:
     """List what may fill a slot, or all slots. With a slot, also the options of its parts."""
-    for slot in [arguments.slot] if arguments.slot else get_args(Slot):
-        if not arguments.slot:
+    if not arguments.slot:
+        for slot in get_args(Slot):
             print(f"{slot:<9} {', '.join(list_parts(slot))}")
-            continue
-        for name in list_parts(slot):
-            part = find_part(slot, name)
-            print(f"{name}: {_first_line(part)}")
-            for key, option in options_of(part, slot).items():
-                if option.kind is not None:
-                    default = "required" if option.is_required else f"default {option.default!r}"
-                    print(f"    {key}: {option.kind.accepts}; {default}. {option.meaning}")
+        return
+    for name in list_parts(arguments.slot):
+        part = find_part(arguments.slot, name)
+        print(f"{name}: {_first_line(part)}")
+        for key, option in options_of(part, arguments.slot).items():
+            if option.kind is not None:
+                default = "required" if option.is_required else f"default {option.default!r}"
+                print(f"    {key}: {option.kind.accepts}; {default}. {option.meaning}")
 
 
 def _presets(arguments: Any) -> None:
@@ -147,8 +148,6 @@ def _presets(arguments: Any) -> None:
 
 def _new(arguments: Any) -> None:
     """Print a preset as a configuration with a comment to each key. KEY is dotted: nn.iqn.n=16."""
-    if arguments.preset not in presets.list_presets():
-        parse({"preset": arguments.preset})  # says which there are
     own: dict[str, Any] = {}
     for pair in arguments.keys:
         path, equals, value = pair.partition("=")
@@ -159,8 +158,8 @@ def _new(arguments: Any) -> None:
         for block in blocks:
             inner = inner.setdefault(block, {})
         inner[last] = yaml.safe_load(value)
-    parse({"preset": arguments.preset, **own})
-    keys = merge(Config, read_file(PRESETS / f"{arguments.preset}.yaml"), own)
+    keys = with_preset({"preset": arguments.preset, **own})
+    parse(keys)
     schema = Path(iqn_blocks.__file__).parent / "config.schema.json"
     print(f"# yaml-language-server: $schema={schema}")
     print("\n".join(commented(Config, keys)))
@@ -171,8 +170,8 @@ def _convert(arguments: Any) -> None:
     source, target = arguments.source, arguments.target
     if arguments.to:
         net = iqn_blocks.from_pretrained(source)
-        there = trackmania_rl if arguments.to == "trackmania_rl" else btr
-        torch.save(there.to_state_dict(net), target)
+        project = trackmania_rl if arguments.to == "trackmania_rl" else btr
+        torch.save(project.to_state_dict(net), target)
     elif source.lower().endswith((".yaml", ".yml")):
         if arguments.origin == "btr":
             raise ConfigError("--from btr: that project has no YAML files; give its weights")
@@ -192,8 +191,6 @@ def _convert(arguments: Any) -> None:
 
 def _export(arguments: Any) -> None:
     """Write a network for other runtimes: TARGET.onnx, or TARGET.pt2 for torch.export."""
-    from iqn_blocks import export
-
     net, target = _network(arguments.network), Path(arguments.target)
     if target.suffix == ".onnx":
         export.onnx(net, target, quantiles=arguments.quantiles)
@@ -206,16 +203,12 @@ def _export(arguments: Any) -> None:
 
 def _diagram(arguments: Any) -> None:
     """Draw the stages of a network as an SVG file."""
-    from iqn_blocks.diagram import svg
-
     Path(arguments.target).write_text(svg(_network(arguments.network)), encoding="utf-8")
     print(arguments.target)
 
 
 def _bench(arguments: Any) -> None:
     """Time acting and a training step on this machine. Prints medians in milliseconds."""
-    from iqn_blocks.bench import bench
-
     torch.set_num_threads(arguments.threads)
     net = _network(arguments.network)
     print(f"{net.num_parameters():,} parameters, threads: {arguments.threads}")

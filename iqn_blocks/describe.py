@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-_BATCH, _QUANTILES = 3, 2  # any two numbers whose multiples tell B from K·B
+BATCH, QUANTILES = 7, 2  # any two numbers whose multiples tell B from K·B
 
 
 class Stage(NamedTuple):
@@ -21,6 +22,9 @@ class Stage(NamedTuple):
     parameters: int
 
 
+Record = Callable[[Stage, tuple[Any, ...], Tensor], object]
+
+
 def stages(net: nn.Module) -> list[Stage]:
     """The stages of a network in the order in which they compute.
 
@@ -30,32 +34,43 @@ def stages(net: nn.Module) -> list[Stage]:
     Raises:
         TypeError: ``net`` is no network of this library.
     """
-    plain: Any = unwrapped(net)
-    found: list[Stage] = []
-    handles = []
+    plain, first_runs = unwrapped(net), dict[str, Stage]()
+    with (
+        torch.no_grad(),
+        watch_stages(plain, lambda stage, *_: first_runs.setdefault(stage.name, stage)),
+    ):
+        plain(*plain.example_inputs(BATCH), QUANTILES, scheme="midpoints")
+    return list(first_runs.values())
 
-    def watch(name: str, module: nn.Module) -> None:
-        def record(module: nn.Module, _: Any, output: Any) -> None:
-            output = output[0] if isinstance(output, tuple) else output
-            if isinstance(output, Tensor):
-                count = sum(p.numel() for p in module.parameters())
-                found.append(Stage(name, type(module).__name__, _symbolic(output), count))
 
-        handles.append(module.register_forward_hook(record))
+@contextmanager
+def watch_stages(net: nn.Module, record: Record) -> Iterator[None]:
+    """Inside the block, in eval mode, call ``record(stage, arguments, output)`` after each stage.
 
+    Shapes are symbolic for a forward of :data:`BATCH` rows and :data:`QUANTILES` quantiles.
+    """
+
+    def hook(name: str, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        output = output[0] if isinstance(output, tuple) else output
+        if isinstance(output, Tensor):
+            count = sum(p.numel() for p in module.parameters())
+            stage = Stage(name, type(module).__name__, symbolic_shape(output), count)
+            record(stage, arguments, output)
+
+    training = [module for module in net.modules() if module.training]
+    handles = [m.register_forward_hook(partial(hook, name)) for name, m in _stage_modules(net)]
+    net.eval()
     try:
-        for name, module in _stage_modules(plain):
-            watch(name, module)
-        with torch.no_grad(), eval_mode(plain):
-            plain(*plain.example_inputs(_BATCH), _QUANTILES, scheme="midpoints")
+        yield
     finally:
+        for module in training:
+            module.training = True
         for handle in handles:
             handle.remove()
-    return found
 
 
 def describe(net: nn.Module) -> str:
-    """A table of a network's stages, for people: a network, its compiled or its acting copy.
+    """A table of the stages of a network, or of its compiled or folded copy.
 
     >>> import iqn_blocks
     >>> net = iqn_blocks.build({"n_actions": 3, "float_input_dim": 2, "nn": {
@@ -77,16 +92,13 @@ def describe(net: nn.Module) -> str:
     rows += [
         (s.name, s.kind, f"({', '.join(s.shape)})", f"{s.parameters:,}") for s in stages(plain)
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    lines = [
-        f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}"
-        for a, b, c, d in rows
-    ]
+    w1, w2, w3, w4 = (max(map(len, column)) for column in zip(*rows, strict=True))
+    lines = [f"{a:<{w1}}  {b:<{w2}}  {c:<{w3}}  {d:>{w4}}" for a, b, c, d in rows]
     return "\n".join([head, *lines])
 
 
 def unwrapped(net: Any) -> Any:
-    """The network itself, also where ``torch.compile`` or an acting copy wraps it."""
+    """The network itself, taken out of ``torch.compile`` or its folded copy."""
     for wrapped in ("_orig_mod", "folded"):
         net = getattr(net, wrapped, net)
     if not (isinstance(net, nn.Module) and hasattr(net, "example_inputs")):
@@ -98,9 +110,9 @@ def unwrapped(net: Any) -> Any:
 
 
 def _stage_modules(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The network's modules; in place of one that has several modules, these.
+    """The modules of the network by name; one that has several modules is replaced by them.
 
-    The encoder is there too, because what it gives is the state.
+    The encoder stays beside its modules, because its output is the state.
     """
     for name, module in net.named_children():
         inside = [m for m in module.named_children() if not isinstance(m[1], nn.Identity)]
@@ -111,19 +123,9 @@ def _stage_modules(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     yield "q", net
 
 
-def _symbolic(output: Tensor) -> tuple[str, ...]:
-    rows, *rest = output.shape
-    symbols = {_BATCH: "B", _BATCH * _QUANTILES: "K·B"}
-    return (symbols.get(rows, str(rows)), *map(str, rest))
-
-
-@contextmanager
-def eval_mode(net: nn.Module) -> Iterator[None]:
-    """Every module in eval mode inside the block, and as it was behind it."""
-    training = [module for module in net.modules() if module.training]
-    net.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
+def symbolic_shape(x: Tensor) -> tuple[str, ...]:
+    """The shape, with a multiple of B in place of the number of rows where it is one."""
+    rows, *rest = x.shape
+    symbols = {BATCH: "B", BATCH * QUANTILES: "K·B"}
+    other = str(rows) if rows % BATCH else f"{rows // BATCH}·B"
+    return (symbols.get(rows, other), *map(str, rest))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from iqn_blocks._numbers import checked_number
+from iqn_blocks._arguments import checked_number
 from iqn_blocks.functional import crossing_rate, wide_dtype
 
 __all__ = [

@@ -1,8 +1,8 @@
 """Networks for other runtimes: ONNX files and :mod:`torch.export` programs that act.
 
-A graph is made of the folded copy. It takes ``img`` and ``floats`` as the environment gives them,
-uint8 pixels and raw numbers, of any batch size, and gives ``q (B, A)``, or ``(B, N, A)``. It draws
-nothing and writes to no buffer: noise is that of the moment.
+A graph is made from the folded copy. It takes ``img`` and ``floats`` as the environment gives
+them, uint8 pixels and raw numbers, of any batch size, and gives ``q (B, A)``, or ``(B, N, A)``. It
+holds the noise that the network has at the time of the export, and draws none.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ def onnx(
 ) -> None:
     """Write an ONNX file that computes ``q (B, A)`` as ``q_values`` does. Needs the extra ``onnx``.
 
-    Its inputs are called ``img`` and ``floats``, as far as the network takes them. :func:`metadata`
-    stands in the file.
+    Its inputs are ``img`` and ``floats``, or the one of them that the network takes. The file holds
+    the :func:`metadata`.
 
     Args:
         net: the network.
         path: the file; it is overwritten.
         quantiles: add an input ``tau (K, 1)`` and an output ``quantiles (B, K, A)``.
         image_dtype: uint8, or a floating dtype for images that are normalised already.
-        noise: take over the noise of the moment; False leaves it out.
+        noise: keep the noise that the network has now; False leaves it out.
 
     Raises:
         ImportError: a package of the extra is missing.
@@ -74,7 +74,7 @@ def program(
 ) -> ExportedProgram:
     """The same graph as a program of :mod:`torch.export`, to save or to compile ahead of time.
 
-    It is called with the inputs that the network takes: ``img``, ``floats``, and ``tau`` with
+    Call it with the inputs that the network takes: ``img``, ``floats``, and ``tau`` with
     ``quantiles``. Arguments and errors are those of :func:`onnx`.
 
     >>> import iqn_blocks
@@ -90,7 +90,7 @@ def program(
 
 
 def metadata(net: IQN) -> dict[str, str]:
-    """What a file says of its network: the library's version, ``config``, ``weights_sha256``.
+    """The metadata of a file: ``iqn_blocks_version``, ``config`` and ``weights_sha256``.
 
     ``config`` is JSON, ``null`` for a network made by hand. ``weights_sha256`` is the digest of the
     network's state dict in the safetensors format.
@@ -106,20 +106,14 @@ def metadata(net: IQN) -> dict[str, str]:
 
 
 class Acting(nn.Module):
-    """What an exported graph computes, from the inputs that the network takes."""
+    """The computation of an exported graph, from the inputs that the network takes."""
 
     def __init__(self, net: FoldedIQN, *, quantiles: bool = False) -> None:
         super().__init__()
         self.net = net
-        self.names = [
-            name
-            for name, taken in (
-                ("img", net.inputs.image_shape is not None),
-                ("floats", net.inputs.n_floats > 0),
-                ("tau", quantiles),
-            )
-            if taken
-        ]
+        has_image, has_floats = net.inputs.image_shape is not None, net.inputs.n_floats > 0
+        takes = {"img": has_image, "floats": has_floats, "tau": quantiles}
+        self.names = [name for name, taken in takes.items() if taken]
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         given = dict(zip(self.names, inputs, strict=True))
@@ -140,14 +134,14 @@ class Acting(nn.Module):
 
 
 def example_image(img: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """An image in [−1, 1) as one of another dtype."""
+    """An image in [−1, 1) as one of another dtype, as the environment would give it."""
     if img is not None and dtype == torch.uint8:
         img = img * 128 + 128
     return None if img is None else img.to(dtype)
 
 
 def trace(acting: Acting, image_dtype: torch.dtype) -> ExportedProgram:
-    """The program of a folded network, for any batch size and number of τ.
+    """The program of a folded network, for any batch size and any number of τ.
 
     Raises:
         ValueError: a part changes a buffer.
@@ -155,9 +149,9 @@ def trace(acting: Acting, image_dtype: torch.dtype) -> ExportedProgram:
     examples = acting.examples(image_dtype)
     rows = {"img": Dim("batch", min=1), "floats": Dim("batch", min=1), "tau": Dim("K", min=1)}
     dynamic = (tuple({0: rows[name]} for name in acting.names),)
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         traced: ExportedProgram = torch.export.export(acting, examples, dynamic_shapes=dynamic)
-        traced = traced.run_decompositions({})  # nothing in place: what is written to, shows
+        traced = traced.run_decompositions({})  # without in-place operations, which hide a write
     if changed := list(traced.graph_signature.buffers_to_mutate.values()):
         raise ValueError(
             f"net: found a part that changes its buffer {changed[0].removeprefix('net.')!r} when "
@@ -167,7 +161,7 @@ def trace(acting: Acting, image_dtype: torch.dtype) -> ExportedProgram:
 
 
 def to_onnx(acting: Acting, image_dtype: torch.dtype, *, optimize: bool) -> ONNXProgram:
-    """The same as ONNX; only ``optimize=False`` keeps every parameter under its name.
+    """The program as ONNX; only ``optimize=False`` keeps every parameter under its name.
 
     Raises:
         ImportError: a package of the extra ``onnx`` is missing.
@@ -177,7 +171,7 @@ def to_onnx(acting: Acting, image_dtype: torch.dtype, *, optimize: bool) -> ONNX
         if importlib.util.find_spec(package) is None:
             raise ImportError(f"{package} is missing: pip install 'iqn-blocks[onnx]'")
     traced = trace(acting, image_dtype)
-    with _quiet():
+    with quiet():
         made = torch.onnx.export(
             traced,
             dynamo=True,
@@ -191,8 +185,8 @@ def to_onnx(acting: Acting, image_dtype: torch.dtype, *, optimize: bool) -> ONNX
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without PyTorch's warnings of a class that it uses itself."""
+def quiet() -> Iterator[None]:
+    """Without the warning about a class that PyTorch itself uses."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
         yield

@@ -6,11 +6,13 @@ Shapes use ``B`` batch, ``K`` quantiles, ``E`` cosine dimension, ``D`` state wid
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from einops import rearrange
 from torch import Tensor
+
+from iqn_blocks._arguments import check_choice
 
 TauScheme = Literal["symmetric", "uniform", "midpoints"]
 Uint8Scaling = Literal["signed", "unit"]
@@ -30,7 +32,7 @@ def sample_tau(
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Draw quantile fractions, ``K`` for each of ``B`` samples: ``(K·B, 1)`` in [0, 1].
+    """Draw τ, ``K`` values for each of ``B`` samples: ``(K·B, 1)`` in [0, 1].
 
     * ``symmetric``: ``τ[k] = (k + u) / K`` for ``k < K/2`` with ``u ~ U[0, 1)``, and
       ``τ[k] = 1 − τ[k − K/2]`` above: stratified and antithetic. ``K`` must be even.
@@ -51,9 +53,7 @@ def sample_tau(
         return tau.expand(num_quantiles, batch_size).reshape(-1, 1)
     if scheme == "uniform":
         return _rand((num_quantiles * batch_size, 1), generator, device, dtype)
-    if scheme != "symmetric":
-        accepted = ", ".join(map(repr, get_args(TauScheme)))
-        raise ValueError(f"scheme: got {scheme!r}, accepted are {accepted}")
+    check_choice("scheme", scheme, TauScheme)
     if num_quantiles % 2:
         raise ValueError(
             f"num_quantiles: scheme 'symmetric' pairs τ with 1 − τ and needs an even number, "
@@ -85,8 +85,8 @@ def midpoints(
 def cosine_features(tau: Tensor, embedding_dimension: int, start: int = 1) -> Tensor:
     """``c[r, i] = cos(π · i · τ[r])``, ``i = start … start + E − 1``: ``(R, 1) -> (R, E)``.
 
-    Evaluated in float32 or wider whatever the dtype of ``τ``: in bfloat16 ``64·π·τ`` has no correct
-    digit left. The IQN paper (arXiv:1806.06923, eq. 4) counts ``i`` from 0; common code from 1.
+    Evaluated in float32 or wider for every dtype of ``τ``: in bfloat16 no digit of ``64·π·τ`` is
+    correct. The IQN paper (arXiv:1806.06923, eq. 4) counts ``i`` from 0; common code from 1.
 
     >>> cosine_features(torch.tensor([[0.5]]), 2).round(decimals=4).tolist()
     [[-0.0, -1.0]]
@@ -111,7 +111,7 @@ def hadamard_mix(state: Tensor, phi: Tensor, num_quantiles: int) -> Tensor:
 def by_level(phi: Tensor, state: Tensor, num_quantiles: int) -> Tensor:
     """``φ (K·B, P)`` as ``(K, B, P)``, or ``φ (K, P)`` as ``(K, 1, P)``.
 
-    It broadcasts against ``state (B, D)`` then, or against what has its number of rows.
+    The result broadcasts against ``state (B, D)``, or against another tensor of ``B`` rows.
 
     Raises:
         ValueError: ``φ`` has neither ``K`` nor ``K·B`` rows.
@@ -159,9 +159,9 @@ def mean_over_quantiles(q: Tensor, num_quantiles: int) -> Tensor:
 def weighted_mean_over_quantiles(q: Tensor, tau: Tensor) -> Tensor:
     """``Σ_k (τ[b, k+1] − τ[b, k]) · q[k·B + b]``: ``(K·B, …), (B, K+1) -> (B, …)``.
 
-    The mean action value where the quantile function is a step function with levels between
-    neighbouring fractions (FQF, arXiv:1911.02140, eq. 1), such as those of
-    :func:`fraction_proposals`; ``q`` holds the values at their midpoints.
+    The mean action value of a quantile function that is constant between neighbouring fractions
+    (FQF, arXiv:1911.02140, eq. 1), such as those of :func:`fraction_proposals`; ``q`` holds the
+    values at their midpoints.
 
     >>> q, tau = torch.tensor([[2.0], [4.0]]), torch.tensor([[0.0, 0.25, 1.0]])
     >>> weighted_mean_over_quantiles(q, tau).tolist()  # ¼·2 + ¾·4
@@ -207,27 +207,25 @@ def fraction_proposals(logits: Tensor) -> FractionProposals:
     log_p = torch.log_softmax(logits.to(wide_dtype(logits.dtype)), 1)
     p = log_p.exp()
     inner = p[:, :-1].cumsum(1).clamp(max=1)  # rounding may carry a sum past 1
-    ends = torch.zeros_like(p[:, :1]), torch.ones_like(p[:, :1])
-    tau = torch.cat([ends[0], inner, ends[1]], 1)
+    tau = torch.cat([torch.zeros_like(p[:, :1]), inner, torch.ones_like(p[:, :1])], 1)
     tau_hat = (tau[:, :-1] + tau[:, 1:]).detach() / 2
     return FractionProposals(tau, tau_hat, -(p * log_p).sum(1))
 
 
 def crossing_rate(q: Tensor, tau: Tensor) -> Tensor:
-    """The share of neighbouring levels at which a quantile function falls: ``() in [0, 1]``.
+    """The share of neighbouring τ between which a quantile function falls: ``() in [0, 1]``.
 
     ``q (B, K, …), tau (B, K)`` or ``(B, K, 1)``, batch-major as :func:`split_quantiles` gives them.
     With each sample sorted by τ, a pair ``(k, k+1)`` with ``τ[k] < τ[k+1]`` crosses if ``q[k+1] <
     q[k]``; the rate is the number of crossing pairs over that of all such pairs, over samples,
-    actions and offsets alike. It is NaN where no two levels of a sample differ. It counts, so it
-    has no gradient.
+    actions and offsets alike. It is NaN if no sample has two different τ. A count has no gradient.
 
     >>> q, tau = torch.tensor([[1.0, 3.0, 2.0]]), torch.tensor([[0.1, 0.5, 0.9]])
     >>> crossing_rate(q, tau).item()  # 1 ≤ 3, 3 > 2
     0.5
 
     Raises:
-        ValueError: shapes that do not fit, or fewer than two levels.
+        ValueError: shapes that do not fit, or fewer than two τ.
     """
     if q.ndim < 2 or q.shape[1] < 2 or tau.shape not in (q.shape[:2], (*q.shape[:2], 1)):
         raise ValueError(
@@ -246,16 +244,16 @@ def crossing_rate(q: Tensor, tau: Tensor) -> Tensor:
 def mask_actions(q: Tensor, mask: Tensor) -> Tensor:
     """Fill ``q`` with its dtype's finite minimum wherever ``mask`` is False (True = allowed).
 
-    ``(B, A)`` or ``(B, N, A)``, both arguments alike. A finite filling keeps later means free of
-    NaN. A sample without any allowed action gets the minimum everywhere.
+    Both are ``(B, A)`` or ``(B, N, A)``. The minimum is finite, so that later means are not NaN. A
+    sample without an allowed action gets it everywhere.
 
     Raises:
         TypeError: the mask is not boolean.
         ValueError: the shapes differ.
     """
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        found = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise TypeError(f"mask: expected a tensor of torch.bool (True = allowed), got {found}")
+        kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f"mask: expected a tensor of torch.bool (True = allowed), got {kind}")
     if mask.shape != q.shape:
         raise ValueError(
             f"mask: shape {tuple(mask.shape)} differs from the values' {tuple(q.shape)}"
@@ -270,9 +268,7 @@ def normalize_image(img: Tensor, dtype: torch.dtype, scaling: Uint8Scaling = "si
     """
     if img.dtype != torch.uint8:
         return img.to(dtype)
-    if scaling not in get_args(Uint8Scaling):
-        accepted = ", ".join(map(repr, get_args(Uint8Scaling)))
-        raise ValueError(f"scaling: got {scaling!r}, accepted are {accepted}")
+    check_choice("scaling", scaling, Uint8Scaling)
     pixels = img.to(wide_dtype(dtype))
     scaled = pixels / 255 if scaling == "unit" else (pixels - 128) / 128
     return scaled.to(dtype)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from iqn_blocks.describe import Stage, eval_mode, stages, unwrapped
+from iqn_blocks.describe import BATCH, QUANTILES, Stage, symbolic_shape, unwrapped, watch_stages
 from iqn_blocks.network import IQN
 
-BATCH, QUANTILES = 2, 2
 JOINS = {"MulBackward0": "⊙", "CatBackward0": "concat", "AddBackward0": "+"}
 
 
@@ -33,69 +31,54 @@ class Graph(NamedTuple):
 def trace(net: IQN) -> Graph:
     """Run the network once and follow every stage's input back to what it was made of."""
     net = unwrapped(net)
-    shown = {stage.name: stage for stage in stages(net) if stage.name not in ("encoder", "q")}
-    tracer = _Tracer()
-    inputs = _differentiable_inputs(net)
-    for name, tensor in inputs.items():
-        shape = ", ".join(["K·B" if name == "tau" else "B", *map(str, tensor.shape[1:])])
-        tracer.add_leaf(Node(name, "", f"({shape})"), tensor)
-    handles = []
-    try:
-        for name, stage in shown.items():
-            handles.append(tracer.watch(net.get_submodule(name), stage))
-        with torch.enable_grad(), eval_mode(net):
-            q = net(inputs.get("img"), inputs.get("floats"), QUANTILES, inputs["tau"])[0]
-    finally:
-        for handle in handles:
-            handle.remove()
-    shape = ", ".join(map(str, q.shape[1:]))
-    kind = "dueling" if net.value_head is not None else "values"
-    tracer.add_stage(Node("q", kind, f"(K·B, {shape})"), [q], joined=False)
+    img, floats = net.example_inputs(BATCH)
+    tau = torch.rand(QUANTILES * BATCH, 1, device=net.device)
+    tracer = _Tracer("dueling" if net.value_head is not None else "values")
+    for name, tensor in (("img", img), ("floats", floats), ("tau", tau)):
+        if tensor is not None:
+            tracer.add_input(name, tensor.requires_grad_())
+    with torch.enable_grad(), watch_stages(net, tracer.add_stage):
+        net(img, floats, QUANTILES, tau)
     return Graph(tracer.nodes, tracer.edges)
 
 
-def _differentiable_inputs(net: IQN) -> dict[str, Tensor]:
-    img, floats = net.example_inputs(BATCH)
-    tau = torch.rand(QUANTILES * BATCH, 1, device=net.device)
-    given = {"img": img, "floats": floats, "tau": tau}
-    return {name: x.requires_grad_() for name, x in given.items() if x is not None}
-
-
 class _Tracer:
-    """Collects nodes and edges while a network runs."""
+    """Collects nodes and edges while a network runs; ``last`` is the kind of the node ``q``."""
 
-    def __init__(self) -> None:
+    def __init__(self, last: str) -> None:
+        self.last = last
         self.nodes: list[Node] = []
         self.edges: list[tuple[str, str]] = []
-        self.leaves: list[tuple[Tensor, str]] = []
+        self.inputs: list[tuple[Tensor, str]] = []
         self.makers: dict[Any, str] = {}  # the autograd node of a stage's output -> its name
 
-    def add_leaf(self, node: Node, tensor: Tensor) -> None:
-        self.nodes.append(node)
-        self.leaves.append((tensor, node.name))
+    def add_input(self, name: str, tensor: Tensor) -> None:
+        """Begin with an input of the network."""
+        self.nodes.append(Node(name, "", f"({', '.join(symbolic_shape(tensor))})"))
+        self.inputs.append((tensor, name))
 
-    def watch(self, module: nn.Module, stage: Stage) -> Any:
-        parameters = f" · {stage.parameters:,}" if stage.parameters else ""
-        node = Node(stage.name, stage.kind, f"({', '.join(stage.shape)}){parameters}")
-
-        def record(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            self.add_stage(node, [x for x in args if isinstance(x, Tensor)])
-            output = output[0] if isinstance(output, tuple) else output  # a core gives a memory too
-            self.makers[output.grad_fn] = node.name
-
-        return module.register_forward_hook(record)
-
-    def add_stage(self, node: Node, inputs: Iterable[Tensor], joined: bool = True) -> None:
-        sources: list[str] = []
-        for tensor in inputs:
-            if tensor.grad_fn is None:
-                sources += [name for leaf, name in self.leaves if leaf is tensor]
-            elif joined:
-                sources.append(self._source(tensor.grad_fn))
+    def add_stage(self, stage: Stage, arguments: tuple[Any, ...], output: Tensor) -> None:
+        """Add a stage that has run, with an arrow from whatever made each of its arguments."""
+        if stage.name == "encoder":  # its own stages are shown
+            return
+        if all(node.name != stage.name for node in self.nodes):  # one that runs twice is shown once
+            kind, detail = stage.kind, f"({', '.join(stage.shape)})"
+            if stage.name == "q":
+                kind, sources = self.last, sorted(self._reach(output.grad_fn))
             else:
-                sources += sorted(self._reach(tensor.grad_fn))
-        self.nodes.append(node)
-        self.edges += [(source, node.name) for source in sources]
+                detail += f" · {stage.parameters:,}" if stage.parameters else ""
+                tensors = [x for x in arguments if isinstance(x, Tensor)]
+                sources = [source for x in tensors for source in self._sources(x)]
+            self.nodes.append(Node(stage.name, kind, detail))
+            self.edges += [(source, stage.name) for source in sources]
+        if output.grad_fn is None:  # an input that came through as it is
+            self.inputs = [(x, stage.name if x is output else n) for x, n in self.inputs]
+        self.makers[output.grad_fn] = stage.name
+
+    def _sources(self, tensor: Tensor) -> list[str]:
+        if tensor.grad_fn is not None:
+            return [self._source(tensor.grad_fn)]
+        return [name for given, name in self.inputs if given is tensor]
 
     def _source(self, fn: Any) -> str:
         """The stage that made autograd node ``fn``, or the join at which several became one."""
@@ -118,6 +101,6 @@ class _Tracer:
         if fn in self.makers:
             return frozenset([self.makers[fn]])
         if hasattr(fn, "variable"):
-            return frozenset(name for tensor, name in self.leaves if tensor is fn.variable)
+            return frozenset(name for tensor, name in self.inputs if tensor is fn.variable)
         parts = (self._reach(child) for child, _ in fn.next_functions if child is not None)
         return frozenset().union(*parts)

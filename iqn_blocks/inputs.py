@@ -1,4 +1,4 @@
-"""What a network accepts as input, checked by shape, dtype and device alone."""
+"""What a network accepts as input."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ class InputSpec(NamedTuple):
             ValueError: an input has another shape, or the two differ in batch size or device.
         """
         if self == InputSpec():
-            if img is None and floats is None:
+            given = floats if img is None else img
+            if given is None:
                 raise TypeError("img, floats: both are None; pass what the encoder takes")
-            return cast(Tensor, floats if img is None else img).shape[0]
+            return given.shape[0]
         if self.image_shape is not None:
             self._check_image(img)
         if self.n_floats:
@@ -62,24 +63,22 @@ class InputSpec(NamedTuple):
             floats = torch.randn((batch, self.n_floats), generator=generator)
         return img, floats
 
-    def _check_image(self, img: Tensor | None) -> None:
+    def _check_image(self, img: object) -> None:
         channels, height, width = cast("tuple[int, int, int]", self.image_shape)
         sides = "H, W" if self.any_image_size else f"{height}, {width}"
         expected = f"shape (B, {channels}, {sides}), uint8, or floating in about [-1, 1]"
-        _check_kind("img", img, expected, (torch.uint8,))
-        img = cast(Tensor, img)
-        if img.ndim == 4 and self._is_frame(img.shape[1:]):
-            return
-        raise ValueError(
-            f"img: expected {expected}, got shape {tuple(img.shape)}{self._way_out(img)}"
-        )
+        img = _tensor("img", img, expected, (torch.uint8,))
+        if not (img.ndim == 4 and self._is_frame(img.shape[1:])):
+            raise ValueError(
+                f"img: expected {expected}, got shape {tuple(img.shape)}{self._way_out(img)}"
+            )
 
     def _is_frame(self, shape: Sequence[int]) -> bool:
         channels, height, width = cast("tuple[int, int, int]", self.image_shape)
         return shape[0] == channels and (self.any_image_size or tuple(shape[1:]) == (height, width))
 
     def _way_out(self, img: Tensor) -> str:
-        """How an image of another layout becomes one that is accepted, if it is known."""
+        """What makes an image of another layout one that is accepted, where that is known."""
         shape = img.shape
         if img.ndim == 4 and self._is_frame((shape[3], *shape[1:3])):
             return "; channels come before the sides: img.permute(0, 3, 1, 2)"
@@ -91,11 +90,10 @@ class InputSpec(NamedTuple):
             return "; add the axis of the channels: img[:, None]"
         return ""
 
-    def _check_floats(self, floats: Tensor | None) -> None:
+    def _check_floats(self, floats: object) -> None:
         expected = f"shape (B, {self.n_floats}), floating, in raw units"
         note = "; floats are the second argument, after the image or None"
-        _check_kind("floats", floats, expected, (), note)
-        floats = cast(Tensor, floats)
+        floats = _tensor("floats", floats, expected, (), note)
         if floats.ndim != 2 or floats.shape[1] != self.n_floats:
             is_single = tuple(floats.shape) == (self.n_floats,)
             way_out = "; add the axis of the batch: floats[None]" if is_single else ""
@@ -110,7 +108,7 @@ def check_values(
     tau: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> None:
-    """Look at the values of tensors whose shapes are known to fit, which makes a GPU wait.
+    """Check the values of tensors whose shapes fit. A GPU must wait for that.
 
     Raises:
         ValueError: NaN or infinity anywhere; a floating image with values far outside [−1, 1]; τ
@@ -134,7 +132,7 @@ def check_values(
         low, high = tau.min().item(), tau.max().item()
         if low < 0 or high > 1:
             raise ValueError(
-                f"tau: found values from {low:.4g} to {high:.4g}; accepted: fractions from 0 to 1"
+                f"tau: found values from {low:.4g} to {high:.4g}; accepted: levels from 0 to 1"
             )
     if mask is not None and not mask.any(-1).all():
         rows = (~mask.any(-1)).nonzero().tolist()
@@ -144,10 +142,10 @@ def check_values(
         )
 
 
-def _check_kind(
+def _tensor(
     name: str, x: object, expected: str, integers: tuple[torch.dtype, ...], note: str = ""
-) -> None:
-    """Raise TypeError unless ``x`` is a floating tensor, or of one of the dtypes ``integers``."""
+) -> Tensor:
+    """``x``, if it is a floating tensor, or one of the dtypes ``integers``; else a TypeError."""
     if not isinstance(x, Tensor):
         kind = type(x).__name__
         way_out = f"; write torch.from_numpy({name})" if kind == "ndarray" else note
@@ -158,6 +156,7 @@ def _check_kind(
             f"{name}: expected a tensor of {expected}, got {x.dtype}; write {way_out} if its "
             f"values are such"
         )
+    return x
 
 
 def _check_agreement(img: Tensor, floats: Tensor) -> None:

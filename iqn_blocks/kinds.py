@@ -1,24 +1,23 @@
 """What a single value of a configuration accepts: strict readers with messages for people.
 
-A kind stands in an annotation, as in ``Annotated[int, Whole(1)]``: on a key of the schema, where
-pydantic calls :meth:`Kind.read` before its own type check, or on an option of a part, where
-:mod:`iqn_blocks.registry` does. The names at the end, such as ``Size``, are the usual ones.
+A kind stands in an annotation, as in ``Annotated[int, Whole(1)]``, on a key of the schema or on an
+option of a part; pydantic and :mod:`iqn_blocks.registry` call :meth:`Kind.read`. The names at the
+end, such as ``Size``, are the usual ones.
 """
 
 from __future__ import annotations
 
-import difflib
 import math
 import types
 from collections.abc import Mapping
 from collections.abc import Sequence as AnySequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 from pydantic_core import PydanticCustomError, core_schema
 
-from iqn_blocks.plain import MAX_WHOLE, PlainData, freeze, from_numpy, show, thaw
+from iqn_blocks.plain import MAX_WHOLE, PlainData, freeze, from_numpy, nearest, show, thaw
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -32,10 +31,14 @@ MAX_REAL = 3.4028234663852886e38
 MIN_POSITIVE = 2.0**-126
 
 
+def line(text: str, **context: str) -> PydanticCustomError:
+    """An error line without its path."""
+    return PydanticCustomError("config", "{text}", {"text": text, **context})
+
+
 def fault(found: object, accepts: str, way_out: str = "") -> PydanticCustomError:
     """An error line without its path: what was found, what is accepted, the way out."""
-    text = f"found {show(found)}; accepted: {accepts}" + (f"; {way_out}" if way_out else "")
-    return PydanticCustomError("config", "{text}", {"text": text})
+    return line(f"found {show(found)}; accepted: {accepts}" + (f"; {way_out}" if way_out else ""))
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Kind:
         return f"{self.wants}, or null" if self.null else self.wants
 
     def read(self, value: object) -> object:
-        """``value`` as plain Python, or an error line."""
+        """``value`` as plain Python; raises the error of :func:`fault`."""
         if value is None:
             if self.null:
                 return None
@@ -68,7 +71,7 @@ class Kind:
         return self.convert(from_numpy(value))
 
     def plain(self, value: Any) -> Any:
-        """A value that was read as plain data, which reads back as equal."""
+        """Plain data that reads back as a value equal to this one, which was read."""
         return thaw(value)
 
     def schema(self) -> Json:
@@ -82,7 +85,7 @@ class Kind:
     def __get_pydantic_core_schema__(
         self, source: type, handler: GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
-        return core_schema.no_info_before_validator_function(self.read, handler(source))
+        return core_schema.no_info_plain_validator_function(self.read)
 
     def __get_pydantic_json_schema__(
         self, _: core_schema.CoreSchema, handler: GetJsonSchemaHandler
@@ -94,17 +97,17 @@ class Kind:
 class Flag(Kind):
     """true or false."""
 
-    @property
-    def wants(self) -> str:
-        return "true or false"
+    wants = "true or false"
 
     def convert(self, value: Any) -> object:
         if isinstance(value, bool):
             return value
-        words = {"true": True, "yes": True, "on": True, "1": True}
-        words |= {"false": False, "no": False, "off": False, "0": False}
-        meant = words.get(str(value).lower()) if isinstance(value, str | int) else None
-        raise fault(value, self.accepts, "" if meant is None else f"write {str(meant).lower()}")
+        word, way_out = str(value).lower() if isinstance(value, str | int) else "", ""
+        if word in ("true", "yes", "on", "1"):
+            way_out = "write true"
+        elif word in ("false", "no", "off", "0"):
+            way_out = "write false"
+        raise fault(value, self.accepts, way_out)
 
     def schema(self) -> Json:
         return {"type": "boolean"}
@@ -163,17 +166,13 @@ class Real(Kind):
             raise fault(value, self.accepts, self._way_out(value))
         inside = self.low <= value <= self.high and not (self.below and value == self.high)
         if not inside:  # also where value is NaN
-            raise fault(value, self.accepts, self._far_out(value))
+            too_far = MAX_REAL < abs(value) < math.inf or 0 < value < MIN_POSITIVE
+            raise fault(value, self.accepts, "it does not fit float32" if too_far else "")
         return float(value)
 
     def schema(self) -> Json:
         below = "exclusiveMaximum" if self.below else "maximum"
         return {"type": "number", "minimum": self.low, below: self.high}
-
-    @staticmethod
-    def _far_out(value: float) -> str:
-        fits = not (MAX_REAL < abs(value) < math.inf or 0 < value < MIN_POSITIVE)
-        return "" if fits else "it does not fit float32"
 
     @staticmethod
     def _way_out(value: object) -> str:
@@ -219,14 +218,12 @@ class Choice(Kind):
     """One of ``names``; ``refused`` are known names with the reason why they are not accepted."""
 
     names: tuple[str, ...] = ()
-    refused: tuple[tuple[str, str], ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls, literal: object, *, null: bool = False, refused: Mapping[str, str] | None = None
-    ) -> Choice:
+    def of(cls, literal: object, **more: Any) -> Choice:
         """The kind that accepts the names of a ``Literal`` type."""
-        return cls(null, get_args(literal), tuple((refused or {}).items()))
+        return cls(names=get_args(literal), **more)
 
     @property
     def wants(self) -> str:
@@ -234,12 +231,13 @@ class Choice(Kind):
         return f"{', '.join(others)} or {last}" if others else last
 
     def convert(self, value: Any) -> object:
-        if isinstance(value, str) and value in self.names:
+        if not isinstance(value, str):
+            raise fault(value, self.accepts)
+        if value in self.names:
             return str(value)
-        known = [*self.names, *("null" for _ in range(self.null))]
-        near = difflib.get_close_matches(value, known, 1) if isinstance(value, str) else []
-        reason = next((why for name, why in self.refused if name == value), "")
-        raise fault(value, self.accepts, reason or (f"did you mean {near[0]}?" if near else ""))
+        near = nearest(value, [*self.names, "null"] if self.null else self.names)
+        hint = f"did you mean {near}?" if near else ""
+        raise fault(value, self.accepts, self.refused.get(value, hint))
 
     def schema(self) -> Json:
         return {"enum": list(self.names)}
@@ -275,53 +273,42 @@ class Sequence(Kind):
         try:
             return self.item.read(value)
         except PydanticCustomError as error:
-            text = {"text": error.message(), "item": f"[{index}]"}
-            raise PydanticCustomError("config", "{text}", text) from None
-
-
-@dataclass(frozen=True)
-class FreeMapping(Kind):
-    """Keys of the user's own: strings, with plain data as values; null is a block without keys."""
-
-    @property
-    def wants(self) -> str:
-        return "a block of the user's own keys with plain data"
-
-    def read(self, value: object) -> object:
-        return self.convert({} if value is None else value)
-
-    def convert(self, value: Any) -> object:
-        if not isinstance(value, Mapping):
-            raise fault(value, self.accepts)
-        try:
-            return freeze(value)
-        except PlainData as reason:
-            raise PydanticCustomError("config", "{text}", {"text": str(reason)}) from None
-
-    def schema(self) -> Json:
-        return {"type": ["object", "null"]}
+            raise line(error.message(), item=f"[{index}]") from None
 
     def __get_pydantic_core_schema__(
         self, source: type, handler: GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            self.read, serialization=core_schema.plain_serializer_function_ser_schema(thaw)
-        )
+        """Pydantic reads the items, so that it finds the faults of them all."""
+        return core_schema.no_info_before_validator_function(self.read, handler(source))
 
 
 @dataclass(frozen=True)
 class Plain(Kind):
     """Any plain data, for options that carry no annotation."""
 
-    @property
-    def wants(self) -> str:
-        return "plain data"
+    wants = "plain data"
 
     def read(self, value: object) -> object:
         try:
             return freeze(value)
         except PlainData as reason:
-            raise PydanticCustomError("config", "{text}", {"text": str(reason)}) from None
+            raise line(str(reason)) from None
+
+
+@dataclass(frozen=True)
+class FreeMapping(Plain):
+    """Keys of the user's own: strings, with plain data as values; null is a block without keys."""
+
+    wants = "a block of the user's own keys with plain data"
+
+    def read(self, value: object) -> object:
+        value = {} if value is None else value
+        if not isinstance(value, Mapping):
+            raise fault(value, self.accepts)
+        return super().read(value)
+
+    def schema(self) -> Json:
+        return {"type": ["object", "null"]}
 
 
 def kind_of(annotation: Any) -> Kind | None:

@@ -6,10 +6,10 @@ network's output. Values are ``(B, K, A)``, or ``(B, K, N, A)`` for blocks; the 
 the sum over its offsets, each of which chooses its own action.
 
 ``discount`` is ``γ · (1 − done)``. Where it is 0 the next state has the value 0 and gets no
-gradient, whatever the network says of it, infinities and NaN included. A ``mask`` is True where an
-action is allowed: ``(B, A)``, or ``(B, N, A)`` for blocks, where ``(B, A)`` holds for every offset.
-The values of a forbidden action never matter, NaN included, and a state in which no action is
-allowed has the value 0.
+gradient, even if the network gives infinities or NaN. A ``mask`` is True where an action is
+allowed: ``(B, A)``, or ``(B, N, A)`` for blocks, where ``(B, A)`` holds for every offset. The
+values of a forbidden action have no effect, even NaN. A state without an allowed action has the
+value 0.
 
 Everything is computed and returned in float32, or float64 if the values are float64, also under
 autocast.
@@ -23,11 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iqn_blocks._numbers import checked_number
+from iqn_blocks._arguments import checked_number
 from iqn_blocks.functional import wide_dtype
 
 MunchausenClamp = Literal["scaled", "log_pi"]
-# Options that no float32 could hold would turn 0 times themselves into NaN.
+# An option that overflows float32 becomes infinite there, and 0 times infinity is NaN.
 _LARGEST = torch.finfo(torch.float32).max
 
 
@@ -70,7 +70,7 @@ def quantile_huber_loss(pred: Tensor, target: Tensor, tau: Tensor, *, kappa: flo
     target = target.detach().to(dtype)[:, None, :].expand(pairs)
     tau = tau.to(dtype).reshape(batch, quantiles, 1)
 
-    # PyTorch's smooth L1 is L_κ to the letter, κ = 0 included, in one kernel with finite gradients.
+    # PyTorch's smooth L1 is exactly L_κ, also for κ = 0: one kernel, with finite gradients.
     huber = F.smooth_l1_loss(pred, target, beta=kappa, reduction="none")
     below = (target < pred).to(dtype)  # 1{δ<0}
     return ((tau - below).abs() * huber).sum(1).mean(1)
@@ -91,7 +91,7 @@ def take(q: Tensor, actions: Tensor) -> Tensor:
     """
     _check_values("q", q)
     _check_actions(actions, "q", q)
-    return _sum_offsets(_gather(q.to(wide_dtype(q.dtype)), actions))
+    return _sum_offsets(_gather(_wide(q), actions))
 
 
 def max_target(
@@ -111,10 +111,8 @@ def max_target(
         TypeError: a value that is not floating, or a mask that is not boolean.
         ValueError: shapes that do not fit.
     """
-    _check_values("q_target", q_target)
-    _check_floating(reward=reward, discount=discount)
-    _check_per_sample(q_target, "q_target", reward=reward, discount=discount)
-    q = _zero_if_terminal(q_target.to(wide_dtype(q_target.dtype)), discount)
+    _check_target(reward, discount, q_target=q_target)
+    q = _zero_if_terminal(_wide(q_target), discount)
     if mask is None:
         best = q.amax(-1)
     else:
@@ -144,13 +142,9 @@ def double_dqn_target(
         TypeError: a value that is not floating, or a mask that is not boolean.
         ValueError: shapes that do not fit.
     """
-    _check_values("q_target", q_target)
-    _check_values("q_online", q_online)
-    _check_same_but_quantiles("q_online", q_online, "q_target", q_target)
-    _check_floating(reward=reward, discount=discount)
-    _check_per_sample(q_target, "q_target", reward=reward, discount=discount)
-    q = _zero_if_terminal(q_target.to(wide_dtype(q_target.dtype)), discount)
-    mean = q_online.to(wide_dtype(q_online.dtype)).mean(1)  # (B, A) or (B, N, A)
+    _check_target(reward, discount, q_target=q_target, q_online=q_online)
+    q = _zero_if_terminal(_wide(q_target), discount)
+    mean = _wide(q_online).mean(1)  # (B, A) or (B, N, A)
     if mask is None:
         best = _gather(q, mean.argmax(-1))
     else:
@@ -208,12 +202,8 @@ def munchausen_target(
     if clamp not in get_args(MunchausenClamp):
         accepted = " or ".join(map(repr, get_args(MunchausenClamp)))
         raise ValueError(f"clamp: got {clamp!r}, accepted is {accepted}")
-    _check_values("q_target_next", q_target_next)
-    _check_values("q_target_now", q_target_now)
-    _check_same_but_quantiles("q_target_now", q_target_now, "q_target_next", q_target_next)
+    _check_target(reward, discount, q_target_next=q_target_next, q_target_now=q_target_now)
     _check_actions(actions, "q_target_now", q_target_now)
-    _check_floating(reward=reward, discount=discount)
-    _check_per_sample(q_target_next, "q_target_next", reward=reward, discount=discount)
 
     dtype = wide_dtype(q_target_next.dtype)
     q, q_now = _zero_if_terminal(q_target_next.to(dtype), discount), q_target_now.to(dtype)
@@ -237,10 +227,10 @@ def fraction_gradient(q: Tensor, q_hat: Tensor, *, signed: bool = False) -> Tens
     midpoints ``τ̂[0] … τ̂[K−1]``; see :func:`iqn_blocks.functional.fraction_proposals`. No gradient
     flows into them.
 
-    The proposition holds for a quantile function that does not decrease. ``signed=True`` is what
-    tianshou does for one that does: ``F⁻¹(τ[i]) − F⁻¹(τ̂[i−1])`` changes its sign unless ``F⁻¹(τ[i])
-    > F⁻¹(τ[i−1])``, and ``F⁻¹(τ[i]) − F⁻¹(τ̂[i])`` unless ``F⁻¹(τ[i]) < F⁻¹(τ[i+1])``; the first and
-    the last fraction have no such neighbour and take the first and the last midpoint instead.
+    The proposition holds for a quantile function that does not decrease. ``signed=True`` treats
+    crossing quantiles as tianshou does: ``F⁻¹(τ[i]) − F⁻¹(τ̂[i−1])`` changes its sign unless
+    ``F⁻¹(τ[i]) > F⁻¹(τ[i−1])``, and ``F⁻¹(τ[i]) − F⁻¹(τ̂[i])`` unless ``F⁻¹(τ[i]) < F⁻¹(τ[i+1])``.
+    The first fraction is compared with the first midpoint, the last one with the last midpoint.
 
     >>> q, q_hat = torch.tensor([[3.0]]), torch.tensor([[1.0, 4.0]])
     >>> fraction_gradient(q, q_hat).tolist()  # 2·3 − 4 − 1
@@ -269,9 +259,10 @@ def fraction_gradient(q: Tensor, q_hat: Tensor, *, signed: bool = False) -> Tens
 def fraction_loss(tau: Tensor, gradient: Tensor) -> Tensor:
     """``Σ_i τ[i] · ∂W₁/∂τ[i]``, ``i = 1 … K−1``: ``(B, K+1), (B, K−1) -> (B,)``.
 
-    Its gradient with respect to ``tau`` is ``gradient``, that of :func:`fraction_gradient`: the
-    loss that trains fraction proposals (FQF, arXiv:1911.02140). Its value means nothing. An entropy
-    bonus keeps fractions apart: ``fraction_loss(…) − c · entropy``.
+    The loss that trains fraction proposals (FQF, arXiv:1911.02140): its gradient with respect to
+    ``tau`` is ``gradient``, the result of :func:`fraction_gradient`. Only that gradient has a
+    meaning, the value has none. An entropy bonus keeps fractions apart: ``fraction_loss(…) − c ·
+    entropy``.
 
     >>> fraction_loss(torch.tensor([[0.0, 0.25, 1.0]]), torch.tensor([[2.0]])).tolist()
     [0.5]
@@ -302,7 +293,7 @@ def _policy(
     if mask is not None:
         allowed = _allowed(mask_name, mask, q_name, q)
         q = _zero_unless(allowed, q)
-    # π does not see a constant: without it q̄/T keeps its digits where q is large and T small.
+    # A constant does not change π; without it q̄/T keeps its digits where q is large and T small.
     mean = (q - q.mean((1, -1), keepdim=True)).mean(1, keepdim=True)
     if allowed is not None:
         mean = mean.masked_fill(~allowed, lowest)
@@ -327,9 +318,9 @@ def _gather(q: Tensor, actions: Tensor) -> Tensor:
     except RuntimeError as error:
         if "out of bounds" not in str(error):
             raise
-        found = actions[(actions < 0) | (actions >= q.shape[-1])].flatten()[0]
+        wrong = actions[(actions < 0) | (actions >= q.shape[-1])].flatten()[0]
         raise ValueError(
-            f"actions: found {found}; accepted: 0 … {q.shape[-1] - 1}, the {q.shape[-1]} actions "
+            f"actions: found {wrong}; accepted: 0 … {q.shape[-1] - 1}, the {q.shape[-1]} actions "
             f"of the values; count actions from 0"
         ) from None
 
@@ -339,10 +330,14 @@ def _sum_offsets(q: Tensor) -> Tensor:
     return q.sum(-1) if q.ndim == 3 else q
 
 
+def _wide(q: Tensor) -> Tensor:
+    return q.to(wide_dtype(q.dtype))
+
+
 def _zero_if_terminal(q: Tensor, discount: Tensor) -> Tensor:
     """Next values ``(B, K, …)`` with 0 wherever the discount ``(B,)`` is 0.
 
-    Before anything is computed of them: 0 · ∞ is NaN, in values and in gradients.
+    This comes before every other step, because 0 · ∞ is NaN, in values and in gradients.
     """
     goes_on = discount.to(q.dtype) != 0
     return _zero_unless(goes_on.reshape(-1, *[1] * (q.ndim - 1)), q)
@@ -394,18 +389,20 @@ def _check_actions(actions: Tensor, q_name: str, q: Tensor) -> None:
         )
 
 
-def _check_per_sample(q: Tensor, q_name: str, **tensors: Tensor) -> None:
-    for name, tensor in tensors.items():
+def _check_target(reward: Tensor, discount: Tensor, **values: Tensor) -> None:
+    """Values of several networks, alike but for ``K``, and numbers ``(B,)`` for the first."""
+    first, q = next(iter(values.items()))
+    for name, other in values.items():
+        _check_values(name, other)
+        if (other.shape[0], *other.shape[2:]) != (q.shape[0], *q.shape[2:]):
+            raise ValueError(
+                f"{name}: {tuple(other.shape)} may differ from {first} {tuple(q.shape)} only in "
+                f"the number of quantiles"
+            )
+    for name, tensor in (("reward", reward), ("discount", discount)):
+        _check_floating(**{name: tensor})
         if tensor.shape != q.shape[:1]:
             raise ValueError(
-                f"{name}: expected {tuple(q.shape[:1])} for {q_name} {tuple(q.shape)}, "
+                f"{name}: expected {tuple(q.shape[:1])} for {first} {tuple(q.shape)}, "
                 f"got {tuple(tensor.shape)}"
             )
-
-
-def _check_same_but_quantiles(name: str, q: Tensor, other_name: str, other: Tensor) -> None:
-    if (q.shape[0], *q.shape[2:]) != (other.shape[0], *other.shape[2:]):
-        raise ValueError(
-            f"{name}: {tuple(q.shape)} may differ from {other_name} {tuple(other.shape)} only in "
-            f"the number of quantiles"
-        )

@@ -380,9 +380,9 @@ class IQN(nn.Module):
         Args:
             img: as in :meth:`forward`.
             floats: as in :meth:`forward`.
-            tau: ``(K, 1)``, shared by the batch; ``nn.iqn.k`` midpoints by default. Levels
-                ``(K·B, 1)`` of each sample, as ``forward`` takes them, look the same and are shared
-                too.
+            tau: ``(K, 1)``, shared by the batch; ``nn.iqn.k`` midpoints by default. A τ of
+                each sample, ``(K·B, 1)`` as ``forward`` takes it, cannot be told apart from this
+                shape and is shared too.
             risk: a distortion of τ applied first, such as one of :mod:`iqn_blocks.risk`.
             mask: True where an action is allowed, shaped like the result; others get the dtype's
                 finite minimum. Where none is allowed all have it, and ``argmax`` is action 0.
@@ -399,7 +399,7 @@ class IQN(nn.Module):
     def _distorted(
         self, tau: Tensor | None, risk: Callable[[Tensor], Tensor] | None
     ) -> Tensor | None:
-        """The levels ``(K, 1)`` that :meth:`q_values` averages over; None for the default."""
+        """The τ ``(K, 1)`` that :meth:`q_values` averages over; None for the default."""
         if tau is not None and (tau.ndim != 2 or tau.shape[1] != 1):
             raise ValueError(f"tau: q_values takes shape (K, 1), got {tuple(tau.shape)}")
         if risk is not None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import reprlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from itertools import count
 from typing import Any
 
 MAX_DEPTH = 64
@@ -16,7 +18,7 @@ Above = tuple[int, ...]  # identities of the blocks and lists around a value
 
 
 class PlainData(Exception):
-    """Says why some data is not plain, or too much of it."""
+    """Data is not plain, or too much; the message says why."""
 
 
 class FrozenMapping(Mapping[str, Any]):
@@ -74,60 +76,50 @@ def freeze(value: object) -> Any:
         PlainData: for values other than None, bool, int, float, str, list and mapping, for keys
             other than strings, for NaN and infinity, for data that holds itself or is too much.
     """
-    return _Freezer().freeze(value, ())
+    return _freeze(value, (), count(1))
 
 
-class _Freezer:
-    """One copy: counts its values, because shared lists can stand for exponentially many."""
+def _freeze(value: object, above: Above, counter: Iterator[int]) -> Any:
+    """``counter`` counts all values, because shared lists can stand for exponentially many."""
+    if next(counter) > MAX_VALUES:
+        raise PlainData(f"found more than {MAX_VALUES} values; accepted: at most that many")
+    value = from_numpy(value)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str | int | float):
+        return _scalar(value)
+    if not isinstance(value, Mapping | list | tuple):
+        raise PlainData(
+            f"found {show(value)}; accepted: null, booleans, numbers, strings, lists, blocks; "
+            "write it as a string"
+        )
+    if id(value) in above:
+        raise PlainData("found data that holds itself; accepted: plain data; write it out")
+    if len(above) >= MAX_DEPTH:
+        raise PlainData(f"found data nested deeper than {MAX_DEPTH}; accepted: up to that depth")
+    above = (*above, id(value))
+    if not isinstance(value, Mapping):
+        return tuple(_freeze(item, above, counter) for item in value)
+    for key in value:
+        if not isinstance(key, str):
+            raise PlainData(f"found the key {show(key)}; accepted: strings; put it in quotes")
+    return FrozenMapping({str(key): _freeze(value[key], above, counter) for key in value})
 
-    def __init__(self) -> None:
-        self.values = 0
 
-    def freeze(self, value: object, above: Above) -> Any:
-        self.values += 1
-        if self.values > MAX_VALUES:
-            raise PlainData(f"found more than {MAX_VALUES} values; accepted: at most that many")
-        value = from_numpy(value)
-        if value is None or isinstance(value, bool):
-            return value
-        if isinstance(value, str | int | float):
-            return self._scalar(value)
-        if not isinstance(value, Mapping | list | tuple):
+def _scalar(value: str | float) -> str | float:
+    """The value in Python's own type, whatever subclass of it was given."""
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, int):
+        if abs(value) >= MAX_WHOLE:
             raise PlainData(
-                f"found {show(value)}; accepted: null, booleans, numbers, strings, lists, blocks; "
-                "write it as a string"
+                f"found {show(value)}; accepted: whole numbers of up to 64 bits; write it as a "
+                "string"
             )
-        if id(value) in above:
-            raise PlainData("found data that holds itself; accepted: plain data; write it out")
-        if len(above) >= MAX_DEPTH:
-            raise PlainData(
-                f"found data nested deeper than {MAX_DEPTH}; accepted: up to that depth"
-            )
-        return self._nested(value, (*above, id(value)))
-
-    @staticmethod
-    def _scalar(value: str | float) -> str | float:
-        """The value in Python's own type, whatever subclass of it was given."""
-        if isinstance(value, str):
-            return str(value)
-        if isinstance(value, int):
-            if abs(value) >= MAX_WHOLE:
-                raise PlainData(
-                    f"found {show(value)}; accepted: whole numbers of up to 64 bits; write it as a "
-                    "string"
-                )
-            return int(value)
-        if not math.isfinite(value):
-            raise PlainData(f"found {value}; accepted: finite numbers")
-        return float(value)
-
-    def _nested(self, value: Mapping[Any, Any] | list[Any] | tuple[Any, ...], above: Above) -> Any:
-        if not isinstance(value, Mapping):
-            return tuple(self.freeze(item, above) for item in value)
-        for key in value:
-            if not isinstance(key, str):
-                raise PlainData(f"found the key {show(key)}; accepted: strings; put it in quotes")
-        return FrozenMapping({str(key): self.freeze(item, above) for key, item in value.items()})
+        return int(value)
+    if not math.isfinite(value):
+        raise PlainData(f"found {value}; accepted: finite numbers")
+    return float(value)
 
 
 def thaw(value: object) -> Any:
@@ -142,19 +134,29 @@ def thaw(value: object) -> Any:
 class _Short(reprlib.Repr):
     """A repr of bounded length that also survives numbers too long to print."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxstring = self.maxother = 60
-        self.maxlong = 40
-
     def repr_int(self, x: int, level: int) -> str:
         if abs(x) >= 10**self.maxlong:
             return f"a whole number of about {int(x.bit_length() * 0.30103)} digits"
         return repr(x)
 
 
+_SHORT = _Short()
+_SHORT.maxstring = _SHORT.maxother = 60
+
+
 def show(value: object) -> str:
     """A short repr of ``value`` with its type, for messages."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return f"{' '.join(_Short().repr(value).split())} ({type(value).__name__})"
+    return f"{' '.join(_SHORT.repr(value).split())} ({type(value).__name__})"
+
+
+def shorten(text: str, longest: int) -> str:
+    """``text`` as it is; one that is longer or cannot be printed is cut and quoted."""
+    is_fine = text.isprintable() and len(text) <= longest
+    return text if is_fine else f"{text[:longest]!r}…"
+
+
+def nearest(name: object, names: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The one of ``names`` that is most like ``name``, if any is."""
+    return next(iter(get_close_matches(str(name)[:80], list(names), 1, cutoff)), None)

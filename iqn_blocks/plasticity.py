@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from iqn_blocks._numbers import checked_number
+from iqn_blocks._arguments import checked_number
 from iqn_blocks.blocks.noisy import NoisyLinear
 from iqn_blocks.diagnostics import checked_threshold, dormant_scores
 

@@ -15,7 +15,7 @@ from iqn_blocks.network import IQN
 
 
 class RecurrentQuantiles(NamedTuple):
-    """What a recurrent network gives for training: values, their levels and the memory after."""
+    """What a recurrent network gives for training: values, their τ and the memory after."""
 
     q: Tensor
     tau: Tensor
@@ -270,7 +270,7 @@ def _by_step(x: Tensor, k: int, steps: int) -> Tensor:
 
 
 def _by_quantile(tau: Tensor, steps: int, batch: int) -> Tensor:
-    """The inverse for levels: ``(T, K·B, 1) -> (K·T·B, 1)``."""
+    """The inverse for τ: ``(T, K·B, 1) -> (K·T·B, 1)``."""
     if tau.ndim != 3 or tau.shape[0] != steps or batch == 0 or tau.shape[1] % batch:
         raise ValueError(
             f"tau: expected shape (T, K·B, 1) with T = {steps} and B = {batch}, or (K, 1) "

@@ -8,7 +8,6 @@ a part.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 import sys
@@ -19,6 +18,7 @@ from pydantic_core import PydanticCustomError
 from torch import nn
 
 from iqn_blocks.kinds import Kind, Plain, kind_of
+from iqn_blocks.plain import nearest
 
 Slot = Literal["topology", "stem", "floats", "trunk", "core", "mixer", "head"]
 PartClass = Callable[..., nn.Module]
@@ -33,6 +33,14 @@ ARGUMENTS: Mapping[Slot, tuple[str, ...]] = {
     "core": ("state_dim",),
     "mixer": ("state_dim",),
     "head": ("in_dim", "out_shape"),
+}
+# Widths that a part must have as integers, once it is made.
+WIDTHS: Mapping[Slot, tuple[str, ...]] = {
+    "topology": ("state_dim",),
+    "stem": ("out_dim",),
+    "floats": ("out_dim",),
+    "core": ("state_dim",),
+    "mixer": ("phi_dim", "out_dim"),
 }
 _PARTS: dict[Slot, dict[str, PartClass]] = {slot: {} for slot in get_args(Slot)}
 
@@ -101,8 +109,8 @@ def find_part(slot: Slot, name: str) -> PartClass:
     parts = _parts(slot)
     if name in parts:
         return parts[name]
-    near = difflib.get_close_matches(name[:80], parts, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
+    near = nearest(name, parts)
+    hint = f"; did you mean {near!r}?" if near else "."
     raise LookupError(
         f"{name[:80]!r} is not registered{hint} Registered are {', '.join(map(repr, parts))}; add "
         f"your own with iqn_blocks.register"
@@ -112,11 +120,11 @@ def find_part(slot: Slot, name: str) -> PartClass:
 def options_of(part: PartClass, slot: Slot) -> dict[str, Option]:
     """The options of a part, in the order of its signature.
 
-    A parameter without an annotation takes any plain data.
+    A parameter without an annotation takes any plain data. Bases of a class may describe options.
     """
-    meanings = dict(
-        re.findall(r"^    (\w+): (.+(?:\n {8,}.+)*)", inspect.getdoc(part) or "", re.MULTILINE)
-    )
+    docs = [inspect.cleandoc(one.__doc__ or "") for one in getattr(part, "__mro__", (part,))]
+    text = "\n".join(reversed(docs))  # a class overrides what its bases say
+    meanings = dict(re.findall(r"^    (\w+): (.+(?:\n {8,}.+)*)", text, re.MULTILINE))
     made_by = getattr(part, "__init__", part) if inspect.isclass(part) else part
     namespace = getattr(made_by, "__globals__", None) or vars(sys.modules[part.__module__])
     options = {}
@@ -173,7 +181,6 @@ def _kind(annotation: Any, namespace: Mapping[str, Any]) -> Kind | None:
 
 def _unknown(name: object, options: Mapping[str, Option]) -> str:
     valid = [key for key, option in options.items() if option.kind is not None]
-    near = difflib.get_close_matches(str(name)[:80], valid, n=1)
-    if near:
-        return f"unknown option; did you mean {near[0]}?"
-    return f"unknown option; valid here: {', '.join(valid) or 'none'}"
+    near = nearest(name, valid)
+    hint = f"did you mean {near}?" if near else f"valid here: {', '.join(valid) or 'none'}"
+    return f"unknown option; {hint}"

@@ -1,33 +1,27 @@
-"""Distortions β(τ) of the quantile fractions, for acting with another taste for risk than neutral.
+"""Distortions β(τ), for acting that avoids or seeks risk.
 
-Acting on the mean of ``q(β(τ))`` weighs the quantiles of a return: towards the worst ones it is
-averse to risk, towards the best it seeks it (arXiv:1806.06923, section 3). Each distortion is a
-callable on τ, for ``net.q_values(img, floats, risk=cvar(0.25))``:
-
-* ``neutral``: ``τ`` itself;
-* ``cvar(eta)``: ``η·τ``, averse to risk for ``η < 1``;
-* ``wang(eta)``: ``Φ(Φ⁻¹(τ) + η)``, averse for ``η < 0``, seeking for ``η > 0``;
-* ``cpw(eta)``: ``τ^η / (τ^η + (1 − τ)^η)^{1/η}``, for ``η < 1`` overweighing both extremes;
-* ``power(eta)``: ``τ^{1/(1+|η|)}`` for ``η ≥ 0``, seeking; ``1 − (1 − τ)^{1/(1+|η|)}`` for
-  ``η < 0``, averse;
-* ``norm(eta)``: the mean of ``η`` uniforms whatever τ is, underweighing both extremes.
+Acting on the mean of ``q(β(τ))`` gives some quantiles of a return more weight: that of the worst
+ones makes it averse to risk, that of the best ones risk-seeking (arXiv:1806.06923, section 3). A
+distortion is a callable on τ, for ``net.q_values(img, floats, risk=cvar(0.25))``.
 
 All keep the shape, dtype and device of τ, compute in float32 or wider and stay inside [0, 1]. All
 but ``norm`` are monotone (``cpw`` near ``η = 0.28`` to within a rounding) and give their formula's
-limit at τ = 0 and 1. Gradients are finite everywhere: at τ = 0 and 1, where that of ``wang``,
-``cpw`` and ``power`` is infinite for most ``η``, they have that of τ itself, 1. They are written in
-lower case because they are used as functions are.
+limit at τ = 0 and 1. Gradients are finite everywhere: at τ = 0 and 1 those of ``wang``, ``cpw`` and
+``power``, which are infinite for most ``η``, are replaced by 1. The classes have lower-case names
+because they are used like functions.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from iqn_blocks._numbers import checked_number
+from iqn_blocks._arguments import checked_number
 from iqn_blocks.functional import wide_dtype
 
 _LARGEST = sys.float_info.max
@@ -41,6 +35,13 @@ def neutral(tau: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class _Distortion:
     eta: float
+    _accepted: ClassVar[str] = "any finite number"
+    _bounds: ClassVar[tuple[float, float]] = (-_LARGEST, _LARGEST)
+
+    def __post_init__(self) -> None:
+        low, high = self._bounds
+        eta = checked_number("eta", self.eta, self._accepted, low=low, high=high)
+        object.__setattr__(self, "eta", eta)
 
     def __call__(self, tau: Tensor) -> Tensor:
         if not tau.dtype.is_floating_point:
@@ -50,21 +51,12 @@ class _Distortion:
     def _beta(self, tau: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def _set_eta(
-        self,
-        accepted: str,
-        *,
-        low: float = -_LARGEST,
-        high: float = _LARGEST,
-        open_low: bool = False,
-    ) -> None:
-        eta = checked_number("eta", self.eta, accepted, low=low, high=high, open_low=open_low)
-        object.__setattr__(self, "eta", eta)
-
 
 @dataclass(frozen=True)
 class cvar(_Distortion):
     """Conditional value at risk, ``β(τ) = η·τ``: acts on the mean of the worst ``η`` of returns.
+
+    Averse to risk for ``η < 1``.
 
     >>> cvar(0.25)(torch.tensor([0.0, 0.5, 1.0])).tolist()
     [0.0, 0.125, 0.25]
@@ -73,8 +65,8 @@ class cvar(_Distortion):
         ValueError: ``eta`` is not a number with ``0 < η ≤ 1``.
     """
 
-    def __post_init__(self) -> None:
-        self._set_eta("0 < eta <= 1", low=0, high=1, open_low=True)
+    _accepted = "0 < eta <= 1"
+    _bounds = (math.ulp(0), 1)
 
     def _beta(self, tau: Tensor) -> Tensor:
         return self.eta * tau
@@ -84,6 +76,8 @@ class cvar(_Distortion):
 class wang(_Distortion):
     """Wang's transform, ``β(τ) = Φ(Φ⁻¹(τ) + η)``, with ``Φ`` the normal distribution function.
 
+    Averse to risk for ``η < 0``, seeking it for ``η > 0``.
+
     >>> wang(-1.0)(torch.tensor([0.0, 0.5, 1.0])).tolist()  # Φ(−1) = 0.1587
     [0.0, 0.1586..., 1.0]
 
@@ -91,20 +85,17 @@ class wang(_Distortion):
         ValueError: ``eta`` is not a finite number.
     """
 
-    def __post_init__(self) -> None:
-        self._set_eta("any finite number")
-
     def _beta(self, tau: Tensor) -> Tensor:
-        inside = torch.special.ndtr(torch.special.ndtri(_inside(tau)) + self.eta)
-        return _keep_ends(tau, inside)
+        beta = torch.special.ndtr(torch.special.ndtri(_inside(tau)) + self.eta)
+        return _keep_ends(tau, beta)
 
 
 @dataclass(frozen=True)
 class cpw(_Distortion):
     """Cumulative probability weighting, ``β(τ) = τ^η / (τ^η + (1 − τ)^η)^{1/η}``.
 
-    Tversky and Kahneman's curve; ``η = 0.71`` is what the IQN paper takes from human choices. Below
-    0.28 it is no longer monotone.
+    Overweighs both extremes for ``η < 1``. The curve is Tversky and Kahneman's. The IQN paper uses
+    ``η = 0.71``, which was fitted to human choices. Below 0.28 it is no longer monotone.
 
     >>> cpw(1.0)(torch.tensor([0.0, 0.25, 1.0])).tolist()
     [0.0, 0.25, 1.0]
@@ -113,8 +104,8 @@ class cpw(_Distortion):
         ValueError: ``eta`` is not a number with ``0.28 ≤ η ≤ 5``.
     """
 
-    def __post_init__(self) -> None:
-        self._set_eta("0.28 <= eta <= 5", low=0.28, high=5)
+    _accepted = "0.28 <= eta <= 5"
+    _bounds = (0.28, 5)
 
     def _beta(self, tau: Tensor) -> Tensor:
         inside = _inside(tau)
@@ -126,6 +117,8 @@ class cpw(_Distortion):
 class power(_Distortion):
     """``β(τ) = τ^{1/(1+|η|)}`` for ``η ≥ 0``, else ``1 − (1 − τ)^{1/(1+|η|)}``.
 
+    Seeks risk for ``η > 0``, averse to it for ``η < 0``.
+
     >>> power(1.0)(torch.tensor([0.0, 0.25, 1.0])).tolist()
     [0.0, 0.5, 1.0]
     >>> power(-1.0)(torch.tensor([0.0, 0.75, 1.0])).tolist()
@@ -134,9 +127,6 @@ class power(_Distortion):
     Raises:
         ValueError: ``eta`` is not a finite number.
     """
-
-    def __post_init__(self) -> None:
-        self._set_eta("any finite number")
 
     def _beta(self, tau: Tensor) -> Tensor:
         exponent = 1 / (1 + abs(self.eta))
@@ -149,7 +139,8 @@ class power(_Distortion):
 class norm(_Distortion):
     """The mean of ``η`` uniforms, drawn at each call for each element of τ; τ itself is ignored.
 
-    Draws come from ``generator``, on its own device, or from torch's global generator.
+    Underweighs both extremes. Draws come from ``generator``, on its own device, or from torch's
+    global generator.
 
     >>> norm(3)(torch.zeros(2, 1)).shape
     torch.Size([2, 1])
@@ -160,11 +151,13 @@ class norm(_Distortion):
 
     generator: torch.Generator | None = field(default=None, repr=False, compare=False)
 
+    _accepted = "a whole number >= 1"
+    _bounds = (1, _LARGEST)
+
     def __post_init__(self) -> None:
-        accepted = "a whole number >= 1"
-        self._set_eta(accepted, low=1)
+        super().__post_init__()
         if not self.eta.is_integer():
-            raise ValueError(f"eta: got {self.eta!r}, accepted is {accepted}")
+            raise ValueError(f"eta: got {self.eta!r}, accepted is {self._accepted}")
         object.__setattr__(self, "eta", int(self.eta))
 
     def _beta(self, tau: Tensor) -> Tensor:
@@ -175,7 +168,7 @@ class norm(_Distortion):
 
 
 def _inside(tau: Tensor) -> Tensor:
-    """τ, but for the ends the nearest numbers at which every formula has a finite gradient."""
+    """τ with 0 and 1 moved to the nearest numbers where every formula has a finite gradient."""
     limits = torch.finfo(tau.dtype)
     return tau.clamp(limits.tiny, 1 - limits.eps / 2)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from iqn_blocks._numbers import checked_number
+from iqn_blocks._arguments import checked_number
 
-# Buffers are told apart by the last part of their name. Spectral norm's vectors (this library's and
-# PyTorch's) are a singular pair of one matrix: an average of two pairs is a pair of neither.
+# Buffers are recognised by the last part of their name. Spectral norm's vectors (this library's and
+# PyTorch's) are a singular pair of one matrix: the average of two pairs is no singular pair.
 _SPECTRAL_VECTORS = frozenset({"u", "v", "_u", "_v"})
 _NOISE = frozenset({"epsilon_in", "epsilon_out"})
 _FAULTS_SHOWN = 10
@@ -20,10 +20,10 @@ def polyak_update_(
 ) -> None:
     """Move ``target`` towards ``online`` in place: ``θ ← θ + weight · (θ_online − θ)``.
 
-    Floating parameters and buffers are averaged; spectral norm's vectors, and whatever is not
-    floating, are copied. The noise of noisy layers is the target's own: it stays as it is, or with
-    ``noise=True`` is copied too. Either network may be a compiled one. Averages are taken on the
-    target's device and in its dtype; in half precision a small ``weight`` is lost to rounding.
+    Floating parameters and buffers are averaged; spectral norm's vectors and tensors that are not
+    floating are copied. The target keeps its noise, unless ``noise=True`` copies that too.
+    Both networks may be compiled ones. Averages are computed on the target's device and in its
+    dtype; in half precision a small ``weight`` is lost to rounding.
 
     Raises:
         ValueError: ``weight`` outside [0, 1], or networks whose parameters and buffers do not have
@@ -42,7 +42,8 @@ def polyak_update_(
 def hard_update_(target: nn.Module, online: nn.Module, *, noise: bool = False) -> None:
     """Copy every parameter and buffer of ``online`` into ``target``, in place.
 
-    The noise of noisy layers stays as it is unless ``noise=True``. Devices and dtypes may differ.
+    The target keeps the noise of its noisy layers unless ``noise=True``. Devices and dtypes may
+    differ.
 
     Raises:
         ValueError: networks whose parameters and buffers do not have the same names and shapes; the
@@ -61,7 +62,7 @@ def _copy_(tensors: dict[str, Tensor], source: dict[str, Tensor]) -> None:
 def _averaged_and_copied(
     network: nn.Module, noise: bool
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What an average makes sense for, and the rest that is synchronised, by name."""
+    """The tensors to average and those to copy, by name."""
     averaged: dict[str, Tensor] = {}
     copied: dict[str, Tensor] = {}
     for name, parameter in network.named_parameters():
@@ -99,5 +100,5 @@ def _checked_source(
 
 
 def _plain(name: str) -> str:
-    """A parameter's name without what ``torch.compile`` puts in front of a wrapped module's."""
+    """A name without the prefix that ``torch.compile`` adds to a module."""
     return name.replace("_orig_mod.", "")

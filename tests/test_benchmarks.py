@@ -10,7 +10,7 @@ from torch import nn
 
 import iqn_blocks
 from benchmarks import __main__ as program
-from benchmarks import report
+from benchmarks import acting, report
 from benchmarks.literal import LiteralIQN
 from benchmarks.memory import peak_bytes, saved_bytes
 from benchmarks.networks import build_pair, check_same, draw_batch
@@ -35,25 +35,31 @@ def test_literal_network_is_the_same(name, monkeypatch):
         check_same(pair)
 
 
-def test_a_run_prints_a_table_and_writes_what_the_report_reads(tmp_path, capsys):
+def test_a_side_is_timed_in_a_process_of_its_own():
+    alone = acting.in_own_process(scenario("floats", TINY), SETUP, 1, "ours")
+    assert len(alone.seconds) == SETUP.repetitions
+    assert alone.error < 1e-5
+
+
+def test_a_run_prints_a_table_and_writes_what_the_report_reads(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(acting, "in_own_process", lambda *args: acting.measure_alone(*args, 1))
+    monkeypatch.setattr(acting, "ROUNDS", 1)
     path = tmp_path / "run.json"
     options = ["--tiny", "--no-compile", "--repetitions", "2", "--output", str(path)]
-    program.main(["acting", "training", "memory", "head", "btr", "floats", *options])
+    program.main(["acting", "training", "memory", "head", "floats", *options])
     printed = capsys.readouterr().out
-    assert "acting · btr · B=1, K=4\n  literal " in printed
+    assert "acting · floats · B=2, K=4\n  literal " in printed
     assert "× as fast as literal" in printed
 
     run = Run.load(path)
     kinds = {"acting", "upkeep", "training", "memory", "head"}
-    assert {(r.kind, r.scenario) for r in run.records} == {
-        (kind, name) for kind in kinds for name in ("btr", "floats")
-    }
+    assert {(r.kind, r.scenario) for r in run.records} == {(kind, "floats") for kind in kinds}
     assert all(0 < r.low <= r.median <= r.high for r in run.records)
     assert {"cpu", "threads", "torch", "date", "command"} <= set(run.machine)
 
     page = "a\n<!-- measured: training cpu -->\nold\n<!-- end -->\nb\n"
     filled = report.fill(page, [run])
-    assert "| btr | B=3, K=2 | " in filled
+    assert "| floats | B=3, K=2 | " in filled
     assert "old" not in filled
     assert filled == report.fill(filled, [run])
     assert report.NOT_YET in report.fill(page, [])

@@ -7,8 +7,8 @@ from typing import Any
 
 from iqn_blocks.config import Config, Part, thaw
 from iqn_blocks.config.block import Block
-from iqn_blocks.config.keys import Keys, child, wanted
 from iqn_blocks.config.part import PartsOf
+from iqn_blocks.config.schema import CNN_KEYS_OF_BTR
 
 ABOVE = """\
 # Configuration
@@ -150,29 +150,37 @@ What no network has: Hugging Face models in decoder slots, and `decoder.shared_i
 ## Kept for trackmania_rl
 
 Configurations of trackmania_rl, which trains agents for the racing game TrackMania, use some keys
-that a new one can do without ([Bring your checkpoint](checkpoints_trackmania.md) reads its files):
-
-- `nn.decoder.shared_input`, which accepts one value;
-- `nn.decoder.shared_trunk_freeze` and `nn.training`, which are kept and never read;
-- `nn.encoder.mlp`, in multimodal networks the same as `nn.float.mlp`, over which it wins;
-- the convolution keys of `btr`, the same as those of `nn.vis.cnn`. A key that is given in both
-  places counts as in `nn.vis.cnn`; with another value the one in `btr` is reported as not read;
-- the other names `w`, `h`, `hidden` and `layers`.
+that a new one can do without; [Bring your checkpoint](checkpoints_trackmania.md) reads its files.
+`nn.encoder.mlp` has the keys of `nn.float.mlp`, over which it wins. A key of `btr` that is given in
+`nn.vis.cnn` too counts as there; with another value the one in `btr` is reported as not read. `w`
+and `h` are other names of `width` and `height`, `hidden` of `hidden_dim`, and `layers` of
+`n_hidden_layers`.
 """
 
 
-def blocks(block: type[Keys], path: str = "") -> dict[type[Keys], list[str]]:
+# Keys that trackmania_rl alone needs: they have a table of their own.
+KEPT = {
+    *(("btr", key) for key in CNN_KEYS_OF_BTR),
+    ("nn", "training"),
+    ("nn.decoder", "shared_input"),
+    ("nn.decoder", "shared_trunk_freeze"),
+    ("nn.encoder", "mlp"),
+}
+COLUMNS = "| key | accepted | default | meaning |\n|---|---|---|---|"
+
+
+def blocks(block: type[Block], path: str = "") -> dict[type[Block], list[str]]:
     """Every block with all places where it occurs, from the top down."""
     found = {block: [path]}
     for key in block.model_fields:
-        inner = child(block, key)
+        inner = block.child(key)
         if inner is not None:
             for below, places in blocks(inner, f"{path}.{key}".strip(".")).items():
                 found.setdefault(below, []).extend(places)
     return found
 
 
-def default(block: type[Keys], key: str) -> str:
+def default(block: type[Block], key: str) -> str:
     """The default as one writes it in YAML."""
     field = block.model_fields[key]
     if field.is_required():
@@ -189,28 +197,26 @@ def _options(part: Part) -> dict[str, Any]:
     return options
 
 
-def table(block: type[Keys]) -> str:
-    """One row for each key of a block."""
-    aliases = {name: alias for alias, name in block.aliases.items()}
-    rows = ["| key | accepted | default | meaning |", "|---|---|---|---|"]
-    for key, field in block.model_fields.items():
-        inner = child(block, key)
-        accepted = wanted(block, key) if inner is None else "a block"
-        if inner is not None and field.annotation is not inner:
-            accepted += ", or null"
-        if any(isinstance(kind, PartsOf) for kind in field.metadata):
-            rows.append(f"| a [part](parts.md)'s name | {accepted} | – | {field.description} |")
-            continue
-        name = f"`{key}` (or `{aliases[key]}`)" if key in aliases else f"`{key}`"
-        rows.append(f"| {name} | {accepted} | {default(block, key)} | {field.description} |")
-    return "\n".join(rows)
+def row(block: type[Block], key: str, where: str = "") -> str:
+    """The row of one key; ``where`` follows its name."""
+    field, inner, kind = block.model_fields[key], block.child(key), block.kind(key)
+    accepted = "a block" if kind is None else kind.accepts
+    if inner is not None and field.annotation is not inner:
+        accepted += ", or null"
+    if isinstance(kind, PartsOf):
+        return f"| a [part](parts.md)'s name | {accepted} | – | {field.description} |"
+    return f"| `{key}`{where} | {accepted} | {default(block, key)} | {field.description} |"
 
 
 def page() -> str:
     """The whole page."""
-    sections = [ABOVE]
+    sections, kept = [ABOVE], [COLUMNS]
     for block, places in blocks(Config).items():
-        title = ", ".join(f"`{place}`" for place in places if place) or "Top level"
+        own = [place for place in places if tuple(place.rpartition(".")[::2]) not in KEPT]
+        title = ", ".join(f"`{place}`" for place in own if place) or "Top level"
         text = (block.__doc__ or "").split("\n\n")[0]
-        sections.append(f"### {title}\n\n{text}\n\n{table(block)}\n")
-    return "\n".join([*sections, BELOW])
+        rows = [row(block, key) for key in block.model_fields if (own[0], key) not in KEPT]
+        sections.append("\n".join([f"### {title}\n\n{text}\n", COLUMNS, *rows, ""]))
+        keys = [key for key in block.model_fields if (own[0], key) in KEPT]
+        kept += [row(block, key, f" in `{own[0]}`") for key in keys]
+    return "\n".join([*sections, BELOW, *kept, ""])

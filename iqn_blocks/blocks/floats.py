@@ -13,7 +13,7 @@ from iqn_blocks.blocks.dense import HiddenLayer
 from iqn_blocks.kinds import Size
 from iqn_blocks.registry import register
 
-# What the configuration accepts too: 1/std stays finite, and so does a later ``.float()``.
+# The ranges of the configuration: in them 1/std stays finite, also after a later ``.float()``.
 _FLOAT32 = torch.finfo(torch.float32)
 _RANGES = {
     "mean": (-_FLOAT32.max, "accepted are finite numbers that fit float32; rescale that feature"),
@@ -28,8 +28,8 @@ _RANGES = {
 class FloatNormalization(nn.Module):
     """``(x − mean) / std`` of raw scalar features: ``(B, F) -> (B, F)``.
 
-    Computed in float32, or in float64 after ``.double()``; ``.half()`` and ``.bfloat16()`` leave
-    the statistics in float32, so that raw values such as 1e5 do not overflow.
+    Computed in float32, or in float64 after ``.double()``. After ``.half()`` and ``.bfloat16()``
+    the statistics stay in float32, so that raw values such as 1e5 do not overflow.
 
     Raises:
         ValueError: statistics that :meth:`set_stats` refuses.
@@ -57,7 +57,7 @@ class FloatNormalization(nn.Module):
 
         Raises:
             ValueError: another length, a value that is infinite in float32, or a ``std`` that is
-                not > 0 or has lost digits there (below 1.2e-38); then neither was changed.
+                not > 0 or loses digits in float32 (below 1.2e-38); then neither is changed.
         """
         stats = {}
         for name, given in (("mean", mean), ("std", std)):
@@ -123,7 +123,7 @@ class FloatMLP(nn.Module):
         self.layers = nn.Sequential(first, second)
 
     def forward(self, floats: Tensor) -> Tensor:
-        # By name: torchrl puts plain tensors in the place of parameters, which none can list.
+        # By name: torchrl replaces parameters by plain tensors, which parameters() does not list.
         first = cast(nn.Linear, cast(HiddenLayer, self.layers[0]).linear)
         hidden: Tensor = self.layers(floats.to(first.weight.dtype))
         return hidden

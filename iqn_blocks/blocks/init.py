@@ -16,18 +16,16 @@ LEAKY_RELU_GAIN = math.sqrt(2 / (1 + 0.01**2))
 def orthogonal_(module: nn.Module, gain: float = LEAKY_RELU_GAIN) -> None:
     """Orthogonal weights and zero biases for every Linear and Conv2d inside ``module``.
 
-    NoisyLinear, LayerNorm and a transformer's packed attention projection keep their own.
+    NoisyLinear, LayerNorm and a transformer's packed attention projection stay as they are.
 
     Args:
         module: changed in place; its spectrally normalised convolutions are warmed up anew.
         gain: factor of the orthogonal weights, that of a LeakyReLU of slope 0.01 by default.
     """
     for layer in module.modules():
-        if not isinstance(layer, nn.Linear | nn.Conv2d):
+        if not isinstance(layer, nn.Linear | nn.Conv2d) or layer.weight.is_meta:
             continue
-        if layer.weight.is_meta:  # nothing to fill
-            continue
-        # By way of a contiguous tensor: a channels-last one cannot be viewed as a matrix.
+        # A contiguous tensor, since a channels-last one cannot be viewed as a matrix.
         weight = torch.empty_like(layer.weight, memory_format=torch.contiguous_format)
         nn.init.orthogonal_(weight, gain)
         with torch.no_grad():
@@ -39,7 +37,7 @@ def orthogonal_(module: nn.Module, gain: float = LEAKY_RELU_GAIN) -> None:
 
 
 def orthogonal_head_(head: nn.Module) -> None:
-    """Gain 1 for the part of ``head`` called ``readout``, ``√(2 / (1 + 0.01²))`` elsewhere."""
+    """Gain 1 for the child ``readout`` of ``head``, ``√(2 / (1 + 0.01²))`` for the others."""
     for name, part in head.named_children():
         orthogonal_(part, gain=1.0 if name == "readout" else LEAKY_RELU_GAIN)
 

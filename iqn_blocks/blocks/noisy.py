@@ -12,9 +12,9 @@ from torch import Tensor, nn
 class NoisyLinear(nn.Module):
     """``y = x (μ_w + σ_w ⊙ ε_out ε_inᵀ)ᵀ + μ_b + σ_b ⊙ ε_out`` (arXiv:1706.10295, section 3).
 
-    ``(…, in) -> (…, out)``. The noise is two vectors, buffers that travel with the state dict; it
-    starts at zero, which turns it off, and changes only in :meth:`reset_noise` and
-    :meth:`disable_noise`, never in ``forward`` and never with ``train()`` or ``eval()``.
+    ``(…, in) -> (…, out)``. The noise is two vectors, buffers in the state dict. It starts at zero,
+    which turns it off, and changes only in :meth:`reset_noise` and :meth:`disable_noise`: neither
+    ``forward`` nor ``train()`` nor ``eval()`` changes it.
     """
 
     epsilon_in: Tensor
@@ -44,9 +44,9 @@ class NoisyLinear(nn.Module):
     def reset_noise(self, generator: torch.Generator | None = None) -> None:
         """Draw new noise ``ε = sign(z)·√|z|``, ``z ~ N(0, 1)``.
 
-        New tensors are bound, so that a graph that used the old ones keeps its backward. In memory
-        that processes share (``share_memory()``) the noise is written in place instead, so that all
-        of them see it; there a graph must be done with before new noise is drawn.
+        The buffers become new tensors, so that backward still works for a graph of the old ones.
+        Noise in memory that processes share (``share_memory()``) is overwritten instead, so that
+        all of them see it; there backward must come before new noise is drawn.
         """
         self._set_noise(*(_draw(old, generator) for old in (self.epsilon_in, self.epsilon_out)))
 
@@ -55,8 +55,8 @@ class NoisyLinear(nn.Module):
         self._set_noise(*map(torch.zeros_like, (self.epsilon_in, self.epsilon_out)))
 
     def effective_weight(self) -> tuple[Tensor, Tensor]:
-        """Weight ``(out, in)`` and bias ``(out,)`` under the noise of the moment."""
-        # Scaling by one vector after the other keeps the out×in noise out of the backward's memory.
+        """Weight ``(out, in)`` and bias ``(out,)`` under the present noise."""
+        # Scaled by one vector after the other: backward then keeps no out×in matrix of noise.
         weight = torch.addcmul(
             self.weight_mu, self.weight_sigma * self.epsilon_in, self.epsilon_out[:, None]
         )

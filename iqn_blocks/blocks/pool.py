@@ -1,4 +1,4 @@
-"""Max-pooling that keeps where its maxima were, and not what it pooled."""
+"""Max-pooling that keeps the positions of its maxima for backward instead of its input."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _WINDOW = ([3, 3], [2, 2], [1, 1])  # kernel, stride, padding
 class HalvingMaxPool(nn.Module):
     """``max_pool2d`` with k3 s2 p1: ``(B, C, H, W) -> (B, C, ⌈H/2⌉, ⌈W/2⌉)``.
 
-    Values and gradients of ``nn.MaxPool2d(3, 2, 1)``, which keeps its whole input for backward
-    although the positions of the maxima are enough.
+    Values and gradients are those of ``nn.MaxPool2d(3, 2, 1)``, which keeps its whole input for
+    backward although the positions of the maxima are enough.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        # The compiler keeps positions alone by itself.
+        # Compiled code keeps only the positions anyway.
         if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and x.requires_grad):
             return torch.max_pool2d(x, *_WINDOW)
         apply: Callable[[Tensor], tuple[Tensor, Tensor]] = _HalvingMaxPool.apply
@@ -49,7 +49,7 @@ class _HalvingMaxPool(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> Tensor:
         (positions,) = ctx.saved_tensors
-        # The operator asks the pooled tensor for its shape and layout alone.
+        # The operator reads only shape and layout of its input.
         like = torch.empty(
             ctx.size, dtype=grad.dtype, device=grad.device, memory_format=torch.channels_last
         )

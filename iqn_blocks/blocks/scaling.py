@@ -1,12 +1,11 @@
-"""Images as the network computes with them."""
+"""Normalisation of images."""
 
 from __future__ import annotations
-
-from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
+from iqn_blocks._arguments import check_choice
 from iqn_blocks.functional import Uint8Scaling, normalize_image
 
 
@@ -23,9 +22,7 @@ class ImageNormalization(nn.Module):
     like: Tensor
 
     def __init__(self, uint8_scaling: Uint8Scaling = "signed") -> None:
-        if uint8_scaling not in get_args(Uint8Scaling):
-            accepted = ", ".join(map(repr, get_args(Uint8Scaling)))
-            raise ValueError(f"uint8_scaling: got {uint8_scaling!r}, accepted are {accepted}")
+        check_choice("uint8_scaling", uint8_scaling, Uint8Scaling)
         super().__init__()
         self.uint8_scaling = uint8_scaling
         self.register_buffer("like", torch.zeros(()), persistent=False)  # has the dtype

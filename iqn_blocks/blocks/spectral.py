@@ -15,10 +15,10 @@ class SpectralNormConv2d(nn.Conv2d):
     """``nn.Conv2d`` with weight ``W / σ``, ``σ = uᵀ W v`` and ``W`` as ``(out, in·k·k)``.
 
     ``(B, in, H, W) -> (B, out, H', W')`` as for a Conv2d; ``u (out,)``, ``v (in·k·k,)``.
-    Spectral normalisation (arXiv:1802.05957, algorithm 1). ``u`` and ``v`` are buffers and
-    constants to the gradient. A training-mode forward does one power iteration, an eval-mode
-    forward none, unless ``iterate_in_eval`` is set: right for a target network whose trainer copies
-    parameters but not buffers. A zero ``W`` leaves ``u`` and ``v`` alone and divides by 1.
+    Spectral normalisation (arXiv:1802.05957, algorithm 1). ``u`` and ``v`` are buffers, and the
+    gradient treats them as constants. A forward in training mode does one power iteration, one in
+    eval mode none, unless ``iterate_in_eval`` is set: set it for a target network whose trainer
+    copies parameters but not buffers. For a zero ``W``, ``u`` and ``v`` stay and ``σ`` counts as 1.
 
     The parameter stays the plain ``weight``: the module copies, pickles and loads like a Conv2d.
     """
@@ -43,8 +43,8 @@ class SpectralNormConv2d(nn.Conv2d):
 
     @torch.no_grad()
     def warm_up(self, iterations: int = WARM_UP_ITERATIONS) -> None:
-        """Bring ``u`` and ``v`` near the leading singular pair; makes ``σ > 0`` from the start."""
-        if self.weight.is_meta:  # nothing to compute with, and hundreds of slow calls
+        """Bring ``u`` and ``v`` near the leading singular pair: ``σ > 0`` from the start."""
+        if self.weight.is_meta:  # no values, and hundreds of slow calls
             return
         for _ in range(iterations):
             u, v = self._power_iteration(self.u, self.v)
@@ -52,13 +52,13 @@ class SpectralNormConv2d(nn.Conv2d):
             self.v.copy_(v)
 
     def normalized_weight(self) -> Tensor:
-        """``W / σ`` at the ``u`` and ``v`` of the moment, in the weight's shape and dtype."""
+        """``W / σ`` at the present ``u`` and ``v``, in the weight's shape and dtype."""
         return self._divide_by_sigma(self.u, self.v)
 
     def forward(self, x: Tensor) -> Tensor:
         u, v = self.u, self.v
         if self.training or self.iterate_in_eval:
-            # σ uses the fresh vectors themselves: a later in-place update cannot reach this graph.
+            # σ uses the new vectors, not the buffers, which a later forward overwrites.
             u, v = self._power_iteration(u, v)
             with torch.no_grad():
                 self.u.copy_(u)
@@ -75,7 +75,7 @@ class SpectralNormConv2d(nn.Conv2d):
 
     def _divide_by_sigma(self, u: Tensor, v: Tensor) -> Tensor:
         weight = self._matrix()
-        # Written as products and sums, which autocast leaves in full precision.
+        # Products and sums, since autocast keeps these in full precision.
         sigma = (u.to(weight.dtype)[:, None] * weight * v.to(weight.dtype)).sum()
         sigma = torch.where(sigma == 0, torch.ones_like(sigma), sigma)
         return (self.weight / sigma).to(self.weight.dtype)

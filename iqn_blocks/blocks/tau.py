@@ -1,4 +1,4 @@
-"""Embedding of quantile fractions."""
+"""The embedding of τ."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class TauEmbedding(nn.Module):
     """``φ(τ) = activation(W cos(π·i·τ) + b)``: ``(R, 1) -> (R, P)`` (arXiv:1806.06923, eq. 4).
 
     ``i`` runs over ``embedding_dimension`` integers from ``cosine_start``. The cosines are computed
-    in float32 (float64 for float64 parameters) whatever the parameters' dtype. ``phi_dim`` is the
-    width ``P`` that the mixer asks for. The paper has one layer; with ``n_layers`` above 1 further
-    ones follow, ``φ ← activation(W' φ + b')`` of width ``P``.
+    in float32, or in float64 for float64 parameters. ``phi_dim`` is the width ``P`` that the mixer
+    needs. The paper has one layer; with ``n_layers`` above 1 further ones follow, ``φ ←
+    activation(W' φ + b')`` of width ``P``.
     """
 
     def __init__(

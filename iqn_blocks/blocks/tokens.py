@@ -1,4 +1,4 @@
-"""Tokens from scalar features, and what tokens and vectors share."""
+"""Tokens from scalar features, and small helpers for tokens and vectors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def projection(in_dim: int, out_dim: int) -> nn.Module:
-    """A Linear from one width to another; nothing to learn where they are equal."""
+    """A Linear from one width to another, or the identity for equal widths."""
     return nn.Identity() if in_dim == out_dim else nn.Linear(in_dim, out_dim)
 
 
@@ -33,7 +33,7 @@ class DenseTokens(nn.Module):
 
 
 class FeatureTokens(nn.Module):
-    """One token a scalar: ``token[i] = w·x[i] + b + slot[i]``, ``(B, F) -> (B, F, d)``.
+    """One token for each scalar: ``token[i] = w·x[i] + b + slot[i]``, ``(B, F) -> (B, F, d)``.
 
     ``w`` and ``b`` are shared by all scalars, ``slot (F, d)`` is learned and starts at zero. The
     input is cast to the parameters' dtype.

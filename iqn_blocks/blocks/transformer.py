@@ -6,15 +6,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from iqn_blocks._numbers import nearest_divisor
+from iqn_blocks._arguments import heads_fault, nearest_divisor
 
 
 class SelfAttention(nn.Module):
     """Self-attention of ``n_heads`` heads: ``(B, T, d) -> (B, T, d)`` (arXiv:1706.03762, §3.2).
 
-    Parameters, initialisation and values of ``nn.MultiheadAttention``. Queries, keys and values
-    stay views of one product, where PyTorch's module copies them out of it, and their gradients
-    back in, and walks through the sequence first.
+    Parameters, initial weights and values are those of ``nn.MultiheadAttention``. That module
+    copies queries, keys and values out of one product, and their gradients back; here they are
+    views of it.
 
     Raises:
         AssertionError: ``n_heads`` does not divide ``d_model``.
@@ -99,19 +99,15 @@ def native_encoder(
 ) -> NativeEncoder:
     """``n_layers`` of :class:`EncoderLayer`: ``(B, T, d_model) -> (B, T, d_model)``.
 
-    Feed-forward width ``max(64, d_model·ff_mult)``. The values of a post-norm GELU
-    ``nn.TransformerEncoder``, whose layers, however, start as copies of one; here every layer is
-    initialised on its own.
+    The feed-forward width is ``max(64, d_model·ff_mult)``. The equations are those of a post-norm
+    GELU ``nn.TransformerEncoder``. Its layers start as copies of one; here each has its own initial
+    weights.
 
     Raises:
-        ValueError: ``n_heads`` does not divide ``d_model``, and there is a layer to have them.
+        ValueError: ``n_heads`` does not divide ``d_model``, and ``n_layers`` is not 0.
     """
     if n_layers and d_model % n_heads:
-        raise ValueError(
-            f"n_heads: found {n_heads}, which does not divide d_model = {d_model}; accepted: a "
-            f"divisor of it; set n_heads to {nearest_divisor((d_model,), n_heads)}, or change "
-            f"d_model"
-        )
+        raise ValueError(heads_fault(d_model, n_heads))
     ff_dim = max(64, d_model * ff_mult)
     return NativeEncoder(
         [EncoderLayer(d_model, n_heads, ff_dim, dropout=dropout) for _ in range(n_layers)]

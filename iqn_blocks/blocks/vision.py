@@ -1,7 +1,7 @@
 """Vision branches without a pretrained model: a frame as one vector, or as tokens.
 
-Each has ``out_dim``, the width of what it gives, and ``n_tokens``; a vector ``(B, out_dim)`` stands
-for one token.
+Each has ``out_dim``, the width of its result, and ``n_tokens``; a vector ``(B, out_dim)`` counts as
+one token.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class StemVision(nn.Module):
     """``projection(stem(img))``: ``(B, C, H, W) -> (B, out_dim)``.
 
     uint8 images are scaled first. ``stem`` has an integer ``out_dim``; the projection is left out
-    where that is the width asked for, or none is. A stem with an integer ``n_tokens`` gives tokens:
-    each is projected, ``(B, C, H, W) -> (B, n_tokens, out_dim)``.
+    if ``out_dim`` is the same or None. A stem with an integer ``n_tokens`` gives tokens: each is
+    projected, ``(B, C, H, W) -> (B, n_tokens, out_dim)``.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class StemVision(nn.Module):
 class PatchTokens(nn.Module):
     """Patch embeddings (arXiv:2010.11929, eq. 1): ``(B, C, H, W) -> (B, T, d)``, ``T = H·W / p²``.
 
-    One token a square patch of side ``p``, row by row: a convolution with kernel and stride ``p``.
+    One token for each square patch of side ``p``, row by row, by a convolution of stride ``p``.
     ``image_size`` is ``(H, W)``, ``patch_size`` is ``p``, ``d_model`` is ``d``.
 
     Raises:
@@ -81,7 +81,7 @@ class PatchVision(PatchTokens):
 
     ``(B, C, H, W) -> (B, T, out_dim)``, or with ``summary`` the mean over tokens ``(B, out_dim)``.
     ``position (1, T, d)`` is learned and starts at zero; ``encoder`` takes and gives tokens of
-    width ``d_model``; the projection is left out where ``out_dim`` is ``d_model``.
+    width ``d_model``; the projection is left out if ``out_dim`` is ``d_model``.
     """
 
     def __init__(

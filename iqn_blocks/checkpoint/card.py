@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from iqn_blocks._version import VERSION
+from iqn_blocks.config import Config
 from iqn_blocks.describe import describe
 from iqn_blocks.network import IQN, config_of
 
@@ -63,41 +64,39 @@ actions = net.q_values(img, floats).argmax(-1)
 
 def model_card(net: IQN, repo_id: str) -> str:
     """The text of ``README.md``: how to load, shapes, parameters by stage, configuration."""
-    parameters = list(net.parameters())
+    config = config_of(net)
     title, quoted = repo_id.rpartition("/")[2], json.dumps(repo_id)
     return _CARD.format(
         title=title if re.fullmatch(r"[\w.-]+", title) else _code(quoted),
         repo_id=quoted,
         version=VERSION,
-        total=sum(p.numel() for p in parameters),
-        frozen=sum(p.numel() for p in parameters if not p.requires_grad),
-        quantiles=config_of(net).nn.iqn.n,
-        shapes="\n".join(_shape_rows(net)),
+        total=net.num_parameters(),
+        frozen=net.num_parameters() - net.num_parameters(trainable=True),
+        quantiles=config.nn.iqn.n,
+        shapes="\n".join(_shape_rows(net, config)),
         stages=describe(net),
         keys="\n".join(
             f"| {_code(json.dumps(key, ensure_ascii=False)[1:-1])} | {_cell(value)} |"
-            for key, value in _flat(config_of(net).to_dict())
+            for key, value in _flat(config.to_dict())
         ),
     )
 
 
-def _shape_rows(net: IQN) -> Iterator[str]:
+def _shape_rows(net: IQN, config: Config) -> Iterator[str]:
     img, floats = net.example_inputs(1)
     if img is not None:
         channels, height, width = img.shape[1:]
-        scaling = {"signed": "(x − 128) / 128", "unit": "x / 255"}[
-            config_of(net).nn.vis.uint8_scaling
-        ]
+        is_signed = config.nn.vis.uint8_scaling == "signed"
+        scaling = "(x − 128) / 128" if is_signed else "x / 255"
         yield (
             f"| `img` | (B, {channels}, {height}, {width}) | uint8, normalised inside as "
             f"{scaling}, or floating and already normalised |"
         )
     if floats is not None:
         yield f"| `floats` | (B, {floats.shape[1]}) | raw units, normalised inside |"
-    actions, offsets = config_of(net).n_actions, config_of(net).n_actions_per_block
-    shape = f"{actions}" if offsets == 1 else f"{offsets}, {actions}"
+    shape = f"{net.n_actions}" if net.n_offsets == 1 else f"{net.n_offsets}, {net.n_actions}"
     yield f"| `q` | (K·B, {shape}) | quantile values of the actions |"
-    yield "| `tau` | (K·B, 1) | their quantile levels |"
+    yield "| `tau` | (K·B, 1) | τ of each row |"
 
 
 def _flat(data: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -115,5 +114,5 @@ def _cell(value: object) -> str:
 
 
 def _code(text: str) -> str:
-    """JSON, which has no line breaks, as code in a cell of a table."""
+    """JSON as code in a cell of a table; it has no line breaks."""
     return "`" + text.replace("`", "'").replace("|", "\\|") + "`"

@@ -31,21 +31,8 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
 # Every dtype that a tensor in the file may have, by the name `config.json` uses.
-DTYPES: Mapping[str, torch.dtype] = {
-    str(dtype).removeprefix("torch."): dtype
-    for dtype in (
-        torch.float64,
-        torch.float32,
-        torch.bfloat16,
-        torch.float16,
-        torch.int64,
-        torch.int32,
-        torch.int16,
-        torch.int8,
-        torch.uint8,
-        torch.bool,
-    )
-}
+_NAMES = "float64 float32 bfloat16 float16 int64 int32 int16 int8 uint8 bool"
+DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in _NAMES.split()}
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 _NO_DIGEST = "0" * 64  # stands for a file's digest while that is computed
@@ -69,11 +56,11 @@ _SETTINGS = ("dtype", "other_dtypes", "channels_last", "training", "config", "ba
 class Manifest(NamedTuple):
     """The settings of a network, and the digest of the file that holds its weights.
 
-    ``dtype`` is that of the network's parameters, ``other_dtypes`` names the tensors of another
-    one, such as the statistics of floats in a half-precision network, ``channels_last`` those laid
-    out so: files do not hold a layout, and convolutions round by it. ``backbones`` holds what the
-    Hugging Face models inside the network are rebuilt from. ``edited`` is the SHA-256 of the
-    settings where it is not the one that was saved with them.
+    ``dtype`` is that of the network's parameters. ``other_dtypes`` names the tensors of another
+    dtype, such as the statistics of floats in a half-precision network. ``channels_last`` names the
+    tensors in that layout, which files do not hold, but which changes how convolutions round.
+    ``backbones`` holds what the Hugging Face models inside the network are rebuilt from. ``edited``
+    is empty, or the SHA-256 of settings that were changed after they were saved.
     """
 
     config: Config
@@ -104,7 +91,7 @@ class Manifest(NamedTuple):
             "settings_sha256": sha256(canonical_json(settings)),
         }
         text = json.dumps(data, indent=2, allow_nan=False) + "\n"
-        # One key: several would come in another order each time.
+        # A single key, since several would be written in a random order.
         weights = encode_tensors(dict(tensors), metadata={FORMAT: text})
         old, new = _NO_DIGEST.encode(), sha256(weights).encode()
         return weights.replace(old, new, 1), text.encode().replace(old, new, 1)
@@ -143,7 +130,7 @@ class Manifest(NamedTuple):
 
 
 def checked_folder(folder: str | os.PathLike[str]) -> Path:
-    """The path of a folder, which need not exist; raises CheckpointError where it is a file."""
+    """The path of a folder, which need not exist; raises CheckpointError for a file."""
     if not os.fspath(folder):
         raise CheckpointError("folder: found ''; expected a path; '.' is the current folder")
     if os.path.isfile(folder):
@@ -165,7 +152,7 @@ def settings_in(weights: bytes) -> bytes | None:
 
 
 def sha256(content: bytes, named: str = _NO_DIGEST) -> str:
-    """SHA-256 as 64 hexadecimal digits; zeros count where ``content`` names its own digest."""
+    """SHA-256 as 64 hexadecimal digits; a digest ``named`` in ``content`` is read as zeros."""
     at = content.find(named.encode())
     digest = hashlib.sha256(content if at < 0 else memoryview(content)[:at])
     if at >= 0:
@@ -175,7 +162,7 @@ def sha256(content: bytes, named: str = _NO_DIGEST) -> str:
 
 
 def canonical_json(data: object) -> bytes:
-    """JSON that is the same for equal data, whatever the order of keys."""
+    """JSON that is the same for equal data in any order of keys."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
@@ -187,7 +174,7 @@ def _read_json(content: bytes, path: Path) -> dict[str, Any]:
             parse_constant=_finite,
             parse_float=_finite,
         )
-        canonical_json(data)  # refuses what can be read but not be written: too deep a nesting
+        canonical_json(data)  # too deep a nesting can be read, but not written
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path}: is not UTF-8 at byte {error.start}") from None
     except ValueError as error:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
@@ -16,7 +18,7 @@ from iqn_blocks.checkpoint.saving import is_writer
 from iqn_blocks.errors import CheckpointError
 from iqn_blocks.network import IQN, plain_network
 
-_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)  # name, or owner/name
 
 
 def from_pretrained(
@@ -31,7 +33,7 @@ def from_pretrained(
 ) -> IQN:
     """The network that ``save_pretrained`` wrote, bit for bit, in the mode it was saved in.
 
-    Nothing is unpickled, and nothing stays tied to the files: they may change or vanish later.
+    Nothing is unpickled. The files may change or vanish later: the network holds copies.
 
     Args:
         folder: a folder, or the id of a model on the hub such as ``"someone/ms-pacman"``.
@@ -41,17 +43,18 @@ def from_pretrained(
         token: access token for the hub; by default the one that huggingface_hub finds.
         cache_dir: where files from the hub are kept; huggingface_hub's cache by default.
         trust_remote_code: let a Hugging Face model inside the network that needs code of its own
-            fetch and run that code. Say it only for code that you have read.
+            fetch and run that code. Set it only for code that you have read.
 
     Raises:
-        CheckpointError: the folder or hub id does not lead to a checkpoint; a file is damaged, of a
-            newer format, or does not fit its network. All misfits come together, with the file.
+        CheckpointError: there is no checkpoint in the folder or under the hub id; a file is
+            damaged, of a newer format, or does not fit its network. The message names the file and
+            lists all misfits.
         ValueError: ``dtype`` is not floating, or hub arguments came with a folder.
     """
-    on_hub = {"revision": revision, "token": token, "cache_dir": cache_dir}
+    on_hub: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": cache_dir}
     given = [name for name, value in on_hub.items() if value is not None]
-    if _is_hub_id(folder):
-        folder = _download(str(folder), revision, token, cache_dir)
+    if isinstance(folder, str) and _HUB_ID.fullmatch(folder) and not os.path.lexists(folder):
+        folder = _download(folder, on_hub)
     elif given:
         raise ValueError(f"{', '.join(given)}: {os.fspath(folder)} is a folder, not a hub id")
     return load_folder(
@@ -115,32 +118,15 @@ def push_to_hub(
             ) from error
 
 
-def _is_hub_id(folder: str | os.PathLike[str]) -> bool:
-    """A string that looks like ``owner/name`` or ``name`` and is no path that exists here."""
-    return (
-        isinstance(folder, str)
-        and _HUB_ID.fullmatch(folder) is not None
-        and not os.path.lexists(folder)
-    )
-
-
-def _download(
-    repo_id: str,
-    revision: str | None,
-    token: str | None,
-    cache_dir: str | Path | None,
-) -> str:
+def _download(repo_id: str, options: Mapping[str, Any]) -> str:
     """The folder into which both files of one commit were downloaded."""
     from huggingface_hub import snapshot_download
 
     try:
-        return snapshot_download(
-            repo_id,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            allow_patterns=[CONFIG_FILE, WEIGHTS_FILE],
+        path: str = snapshot_download(
+            repo_id, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE], **options
         )
+        return path
     except Exception as error:  # connection, permission, name and cache errors share no base
         raise CheckpointError(
             f"{repo_id}: there is no such folder, and the hub did not give it: {error}"

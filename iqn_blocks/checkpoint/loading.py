@@ -1,4 +1,4 @@
-"""A network from a folder: its file first, all checks next, and only then a network."""
+"""A network from a folder: the file is read and checked before the network gets its weights."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def load_folder(
 def load_weights(net: IQN, folder: str | os.PathLike[str]) -> None:
     """Load the weights in ``folder`` into a network that exists, in place.
 
-    Names, shapes and dtypes must be the network's. Its configuration, mode and frozen parameters
-    stay as they are. Of a network that ``fully_shard`` has sharded every rank reads the folder and
-    keeps its own part.
+    Names, shapes and dtypes must be the network's. Its configuration, mode and frozen parameters do
+    not change. If ``fully_shard`` has sharded the network, every rank reads the folder and keeps
+    its own part.
 
     Raises:
         CheckpointError: as in :func:`~iqn_blocks.from_pretrained`; the network is then unchanged.
@@ -63,17 +63,12 @@ def load_weights(net: IQN, folder: str | os.PathLike[str]) -> None:
 
 
 def _empty_network(checkpoint: Checkpoint, trust_remote_code: bool) -> IQN:
-    """A network of the right structure and dtypes, whose values are yet to come."""
+    """A network of the right structure, dtypes and layouts, without the saved values."""
     manifest = checkpoint.manifest
-    path = checkpoint.source
     try:
         built_in = route(manifest.config) in TOPOLOGIES
         recipes = checked_recipes(
-            manifest,
-            checkpoint.tensors,
-            path,
-            built_in=built_in,
-            trust_remote_code=trust_remote_code,
+            checkpoint, built_in=built_in, trust_remote_code=trust_remote_code
         )
         net = None
         if built_in and not recipes:
@@ -85,7 +80,9 @@ def _empty_network(checkpoint: Checkpoint, trust_remote_code: bool) -> IQN:
     except CheckpointError:
         raise
     except ValueError as error:
-        raise CheckpointError(f"{path}: no network can be built from it:\n{error}") from error
+        raise CheckpointError(
+            f"{checkpoint.source}: no network can be built from it:\n{error}"
+        ) from error
     net.to(manifest.dtype)
     for name, tensor in net.state_dict(keep_vars=True).items():
         dtype = manifest.other_dtypes.get(name, tensor.dtype)
@@ -99,7 +96,7 @@ def _empty_network(checkpoint: Checkpoint, trust_remote_code: bool) -> IQN:
 
 
 def _computes_buffers(net: IQN) -> bool:
-    """Whether a part computes tensors that no file holds, which ``meta`` cannot."""
+    """Whether a part computes tensors that no file holds, which needs a real device."""
     saved = net.state_dict()
     own = (name for name, _ in net.named_buffers() if name not in saved)
     owners = (net.get_submodule(name.rpartition(".")[0]) for name in own)
@@ -107,33 +104,33 @@ def _computes_buffers(net: IQN) -> bool:
 
 
 def _check(net: IQN, checkpoint: Checkpoint) -> None:
-    """Raise one CheckpointError with everything in which the file does not fit the network."""
-    expected, found = state_tensors(net, whole=False), checkpoint.tensors
-    both = [name for name in expected if name in found]
-    faults = [f"missing: {name} {_kind(expected[name])}" for name in expected if name not in found]
-    faults += [f"unexpected: {name} {_kind(found[name])}" for name in found if name not in expected]
+    """Raise one CheckpointError that lists every misfit between the file and the network."""
+    expected, saved = state_tensors(net, whole=False), checkpoint.tensors
+    ours, theirs = ({n: _kind(x) for n, x in tensors.items()} for tensors in (expected, saved))
+    faults = [f"missing: {name} {kind}" for name, kind in ours.items() if name not in theirs]
+    faults += [f"unexpected: {name} {kind}" for name, kind in theirs.items() if name not in ours]
     faults += [
-        f"{name}: found {_kind(found[name])}, expected {_kind(expected[name])}"
-        for name in both
-        if _kind(found[name]) != _kind(expected[name])
+        f"{name}: found {theirs[name]}, expected {kind}"
+        for name, kind in ours.items()
+        if theirs.get(name, kind) != kind
     ]
-    manifest, names = checkpoint.manifest, expected.keys() | found.keys()
+    manifest, names = checkpoint.manifest, expected.keys() | saved.keys()
     faults += [
         f"other_dtypes: {name} is {DTYPE_NAMES[dtype]}, expected the name and dtype of a tensor"
         for name, dtype in manifest.other_dtypes.items()
-        if name not in names or (name in found and found[name].dtype != dtype)
+        if name not in names or (name in saved and saved[name].dtype != dtype)
     ]
     faults += [
         f"channels_last: {name}, expected the name of a tensor of four dimensions"
         for name in manifest.channels_last
-        if name not in names or (name in found and found[name].ndim != 4)
+        if name not in names or (name in saved and saved[name].ndim != 4)
     ]
     if faults:
         faults.insert(0, f"{checkpoint.path}: does not fit the network")
-    if checkpoint.manifest.edited:
+    if manifest.edited:
         faults.append(
             f"{checkpoint.source}: was changed after it was saved; restore it, or if the change is "
-            f"meant, set settings_sha256 to {checkpoint.manifest.edited}"
+            f"meant, set settings_sha256 to {manifest.edited}"
         )
     if faults:
         raise CheckpointError("\n".join(faults))
@@ -150,7 +147,7 @@ def _copy(net: IQN, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _sharded_like(tensor: Any, whole: Tensor) -> Tensor:
-    """This rank's part of ``whole`` where ``tensor`` is sharded; no rank waits for another."""
+    """``whole``, or this rank's part of it if ``tensor`` is sharded; no rank waits for others."""
     if not hasattr(tensor, "device_mesh"):
         return whole
     from torch.distributed.tensor import distribute_tensor

@@ -1,4 +1,4 @@
-"""What is in a checkpoint's folder, before any network is made of it."""
+"""Reading the files of a checkpoint, before a network is made of them."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from iqn_blocks.errors import CheckpointError
 
 
 class Checkpoint(NamedTuple):
-    """A folder's content: ``tensors`` by name, in memory of their own.
+    """The content of a folder.
 
-    They were read from ``path``, the manifest from ``source``.
+    ``tensors`` by name, in memory of their own, come from ``path``, the manifest from ``source``.
     """
 
     manifest: Manifest
@@ -38,7 +38,7 @@ class Checkpoint(NamedTuple):
 
 
 def read_folder(folder: str | os.PathLike[str]) -> Checkpoint:
-    """The content of a checkpoint folder; nothing of it stays tied to the files.
+    """The content of a checkpoint folder, in memory: the files may change later.
 
     Raises:
         CheckpointError: a file is missing, damaged or of a newer format.
@@ -46,17 +46,19 @@ def read_folder(folder: str | os.PathLike[str]) -> Checkpoint:
     folder = checked_folder(folder)
     path = source = folder / WEIGHTS_FILE
     content = read_bytes(path)
+
+    def unusable(reason: str) -> CheckpointError:
+        return CheckpointError(f"{path}: {'not found' if content is None else reason}")
+
     settings = settings_in(content or b"")
     if settings is None:  # version 1
         source = folder / CONFIG_FILE
         settings = read_bytes(source)
-        if settings is None:
-            raise CheckpointError(
-                f"{path}: not found"
-                if content is None
-                else f"{path}: is damaged, or no checkpoint: it holds no settings, and there is no "
-                f"{CONFIG_FILE} beside it"
-            )
+    if settings is None:
+        raise unusable(
+            f"is damaged, or no checkpoint: it holds no settings, and there is no {CONFIG_FILE} "
+            f"beside it"
+        )
     manifest = Manifest.decode(settings, source)
     expected = manifest.weights_sha256
     if content is None or sha256(content, expected) != expected:
@@ -65,11 +67,9 @@ def read_folder(folder: str | os.PathLike[str]) -> Checkpoint:
         if spare is None or sha256(spare) != expected:
             if read_bytes(path) != content:  # another process has saved meanwhile
                 return read_folder(folder)
-            raise CheckpointError(
-                f"{path}: not found"
-                if content is None
-                else f"{path}: is damaged, incomplete or of another save: its SHA-256 is "
-                f"{sha256(content, expected)}, {source.name} names {expected}"
+            raise unusable(
+                f"is damaged, incomplete or of another save: its SHA-256 is "
+                f"{sha256(content or b'', expected)}, {source.name} names {expected}"
             )
         path, content = other, spare
     try:
@@ -80,7 +80,7 @@ def read_folder(folder: str | os.PathLike[str]) -> Checkpoint:
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Whether a folder says that it is one of ours, or has a config.json too damaged to say it."""
+    """Whether a folder is one of ours, or its config.json is too damaged to know."""
     weights = folder / WEIGHTS_FILE
     if weights.is_file():  # opening a pipe would wait
         with suppress(Exception), safe_open(weights, "pt") as file:
@@ -97,7 +97,7 @@ def is_checkpoint(folder: Path) -> bool:
 def read_bytes(path: Path) -> bytes | None:
     """The content of a file, None where there is none: a save may remove it at any moment."""
     try:
-        if stat.S_ISREG(path.stat().st_mode):  # what is no regular file may block, as a pipe does
+        if stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for its writer
             return path.read_bytes()
     except FileNotFoundError:
         return None

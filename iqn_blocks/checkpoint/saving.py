@@ -1,4 +1,4 @@
-"""Writing a network into a folder, so that it holds the old network or the new at every moment."""
+"""Writing a network into a folder, which holds the old network or the new at every moment."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from iqn_blocks.config import Config
 from iqn_blocks.hf.models import recipes
 
 _LEFTOVER = re.compile(r"\.iqn-blocks-[0-9a-f]+\.tmp|model-[0-9a-f]{64}\.safetensors")
-_STALE = 24 * 3600  # seconds: no save is still writing what it has not touched for so long
-_COMPILED = "_orig_mod."  # what torch.compile puts before the names inside a compiled module
+_STALE = 24 * 3600  # seconds after which no save is still writing a file
+_COMPILED = "_orig_mod."  # torch.compile puts it before the names inside a compiled module
 
 
 def save(
@@ -28,8 +28,8 @@ def save(
 ) -> None:
     """Write ``model.safetensors`` and ``config.json`` into ``folder``.
 
-    ``dtype`` is that of the network's parameters. How a folder changes, and the errors, are told by
-    :meth:`iqn_blocks.IQN.save_pretrained`.
+    ``dtype`` is that of the network's parameters. :meth:`iqn_blocks.IQN.save_pretrained` says how a
+    folder changes, and which errors there are.
     """
     folder = checked_folder(folder)
     state = state_tensors(net)
@@ -45,16 +45,15 @@ def save(
 def is_writer() -> bool:
     """Whether this process writes: rank 0, or any process outside torch.distributed."""
     distributed = torch.distributed
-    return not (distributed.is_available() and distributed.is_initialized()) or (
-        distributed.get_rank() == 0
-    )
+    is_job = distributed.is_available() and distributed.is_initialized()
+    return not is_job or distributed.get_rank() == 0
 
 
 def _encode(
     net: nn.Module, state: Mapping[str, Tensor], config: Config, dtype: torch.dtype
 ) -> tuple[bytes, bytes]:
-    """The bytes of ``model.safetensors`` and of ``config.json``, of a network and its state."""
-    # Copies: tensors that share memory, as tied weights do, are written once for each name.
+    """The bytes of ``model.safetensors`` and of ``config.json``."""
+    # Copies, since tied weights share memory, which the format cannot hold.
     tensors = {
         name: tensor.to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, tensor in state.items()
@@ -73,8 +72,8 @@ def _encode(
 def state_tensors(net: nn.Module, *, whole: bool = True) -> dict[str, Tensor]:
     """The network's state dict, under the names that it has uncompiled.
 
-    ``whole`` gathers a network that is sharded: all ranks must ask, rank 0 gets whole tensors, the
-    others none. Without it every rank gets the network's own tensors, sharded as they are.
+    ``whole`` gathers the tensors of a sharded network: every rank must call this, rank 0 gets whole
+    tensors, the others none. Without it every rank gets its own part.
 
     Raises:
         TypeError: an entry is no tensor, or has a dtype that a checkpoint cannot hold.
@@ -96,7 +95,7 @@ def state_tensors(net: nn.Module, *, whole: bool = True) -> dict[str, Tensor]:
 
 
 def is_channels_last(tensor: Tensor) -> bool:
-    """Whether a tensor has the strides of that layout, which of one channel are strides alone."""
+    """Whether a tensor has the strides of the channels-last layout, and not those of both."""
     if tensor.ndim != 4:
         return False
     plain, last = (
@@ -107,7 +106,7 @@ def is_channels_last(tensor: Tensor) -> bool:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what saves left when cut short, unless it may be of one that still goes on."""
+    """Remove files that interrupted saves left behind, unless a save may still be writing them."""
     for path in filter(lambda path: _LEFTOVER.fullmatch(path.name), folder.iterdir()):
         with suppress(FileNotFoundError):  # another save may have removed it
             if time.time() - path.stat().st_mtime > _STALE:
@@ -130,7 +129,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring renames in ``folder`` to the disk."""
+    """Write renames in ``folder`` to the disk."""
     if os.name != "posix":  # elsewhere a folder cannot be opened, and renames are journaled
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -7,14 +7,14 @@ from typing import Any
 
 import yaml
 
-from iqn_blocks.config.keys import Keys, child
+from iqn_blocks.config.block import Block
 
 
-def commented(block: type[Keys], keys: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+def commented(block: type[Block], keys: Mapping[str, Any], indent: str = "") -> Iterator[str]:
     """The lines of a ``block``'s plain data, each with the meaning of its key."""
     for key in sorted(keys, key=lambda key: [*block.model_fields, key].index(key)):
         value, field = keys[key], block.model_fields.get(key)
-        inner = None if field is None else child(block, key)
+        inner = block.child(key)
         about = "" if field is None else f"  # {field.description}"
         if inner is not None and isinstance(value, Mapping) and value:
             yield f"{indent}{key}:{about}"

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
-
 from iqn_blocks.blocks.stems.base import SpectralNormScope
-from iqn_blocks.config.block import Block
+from iqn_blocks.config.block import Block, key
 from iqn_blocks.config.part import Chooser, Part, PartsOf
 from iqn_blocks.functional import Uint8Scaling
 from iqn_blocks.hf.vision import SummaryToken
@@ -24,96 +22,81 @@ class ImageSize(Block):
 
     aliases: ClassVar[Mapping[str, str]] = {"w": "width", "h": "height"}
 
-    width: Size = Field(default=256, description="Width W, in pixels.")
-    height: Size = Field(default=256, description="Height H, in pixels.")
+    width: Size = key(256, "Width W, in pixels.")
+    height: Size = key(256, "Height H, in pixels.")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(H, W)``."""
+        return self.height, self.width
 
 
 class Cnn(Block):
     """Convolutional image stem: the 4-layer CNN, or IMPALA."""
 
-    use_impala_cnn: Bool = Field(
-        default=False, description="Build the IMPALA stem instead of the 4-layer CNN."
+    use_impala_cnn: Bool = key(False, "Build the IMPALA stem instead of the 4-layer CNN.")
+    impala_model_size: Size = key(
+        2, "Width s of the IMPALA stem: its stages have 16s, 32s and 32s channels."
     )
-    impala_model_size: Size = Field(
-        default=2,
-        description="Width s of the IMPALA stem: its stages have 16s, 32s and 32s channels.",
+    use_adaptive_maxpool: Bool = key(
+        False, "Pool the last feature map to a fixed square before flattening."
     )
-    use_adaptive_maxpool: Bool = Field(
-        default=False, description="Pool the last feature map to a fixed square before flattening."
+    adaptive_maxpool_size: Size = key(6, "Side of that square, in positions.")
+    use_spectral_norm: Bool = key(
+        False, "Spectral normalisation (arXiv:1802.05957) of the convolutions."
     )
-    adaptive_maxpool_size: Size = Field(default=6, description="Side of that square, in positions.")
-    use_spectral_norm: Bool = Field(
-        default=False, description="Spectral normalisation (arXiv:1802.05957) of the convolutions."
-    )
-    spectral_norm_scope: Annotated[SpectralNormScope, Choice.of(SpectralNormScope)] = Field(
-        default="all",
-        description="Normalise all convolutions, or those inside residual blocks alone.",
+    spectral_norm_scope: Annotated[SpectralNormScope, Choice.of(SpectralNormScope)] = key(
+        "all", "Normalise all convolutions, or those inside residual blocks alone."
     )
 
 
 class Transformer(Block):
     """A transformer: native, or a Hugging Face model."""
 
-    use_hf_backbone: Bool = Field(
-        default=False,
-        description="Use the Hugging Face model of model_name_or_path instead of a native one.",
+    use_hf_backbone: Bool = key(
+        False, "Use the Hugging Face model of model_name_or_path instead of a native one."
     )
-    model_name_or_path: String = Field(
-        default="", description="Hub id or folder of the Hugging Face model."
+    model_name_or_path: String = key("", "Hub id or folder of the Hugging Face model.")
+    trust_remote_code: Bool = key(
+        False, "Let the Hugging Face model run code that comes with its weights."
     )
-    trust_remote_code: Bool = Field(
-        default=False,
-        description="Let the Hugging Face model run code that comes with its weights.",
+    hidden_dropout_prob: Probability = key(
+        0.0, "Probability of the dropout on what the Hugging Face model returns."
     )
-    hidden_dropout_prob: Probability = Field(
-        default=0.0,
-        description="Probability of the dropout on what the Hugging Face model returns.",
+    d_model: Size = key(256, "Token width d.")
+    n_layers: LayersOrNone = key(2, "Layers of the native encoder; 0 leaves it out.")
+    n_heads: Size = key(4, "Attention heads of the native encoder; must divide d_model.")
+    ff_mult: Size = key(4, "Feed-forward width of the native encoder: max(64, d_model * ff_mult).")
+    dropout: Probability = key(0.0, "Dropout probability inside the native encoder.")
+    patch_size: Size = key(
+        8,
+        "Side of a square patch of the native vision encoder, in pixels; must divide the image. "
+        "Read from vis.transformer.",
     )
-    d_model: Size = Field(default=256, description="Token width d.")
-    n_layers: LayersOrNone = Field(
-        default=2, description="Layers of the native encoder; 0 leaves it out."
+    post_concat_seq_len: Size = key(
+        4, "Tokens L that a fused vector is cut into for the trunk. Read from encoder.transformer."
     )
-    n_heads: Size = Field(
-        default=4, description="Attention heads of the native encoder; must divide d_model."
-    )
-    ff_mult: Size = Field(
-        default=4,
-        description="Feed-forward width of the native encoder: max(64, d_model * ff_mult).",
-    )
-    dropout: Probability = Field(
-        default=0.0, description="Dropout probability inside the native encoder."
-    )
-    patch_size: Size = Field(
-        default=8,
-        description="Side of a square patch of the native vision encoder, in pixels; must "
-        "divide the image. Read from vis.transformer.",
-    )
-    post_concat_seq_len: Size = Field(
-        default=4,
-        description="Tokens L that a fused vector is cut into for the trunk. Read from "
+    unified_float_tokens: Size = key(
+        1,
+        "Tokens k that all float inputs together become (dense layout). Read from "
         "encoder.transformer.",
     )
-    unified_float_tokens: Size = Field(
-        default=1,
-        description="Tokens k that all float inputs together become (dense layout). Read from "
-        "encoder.transformer.",
+    fusion_tokens: Annotated[FusionTokens, Choice.of(FusionTokens)] = key(
+        "summary",
+        "What a token sequence gets of the image: one summary token, or all patch tokens. Read "
+        "from vis.transformer.",
     )
-    fusion_tokens: Annotated[FusionTokens, Choice.of(FusionTokens)] = Field(
-        default="summary",
-        description="What a token sequence gets of the image: one summary token, or all patch "
-        "tokens. Read from vis.transformer.",
-    )
-    summary_token: Annotated[SummaryToken, Choice.of(SummaryToken)] = Field(
-        default="auto",
-        description="The summary of a Hugging Face vision model: its first token, the mean token, "
-        "or with auto the first of a model with a class token and else the mean. Read from "
+    summary_token: Annotated[SummaryToken, Choice.of(SummaryToken)] = key(
+        "auto",
+        "The summary of a Hugging Face vision model: its first token, the mean token, or with "
+        "auto the first of a model with a class token and else the mean. Read from "
         "vis.transformer.",
     )
-    missing_processor: Annotated[MissingProcessor, Choice.of(MissingProcessor)] = Field(
-        default="model",
-        description="Pixels for a vision model with neither processor file nor image size in its "
-        "configuration (timm's): as the model's own data says, or 224 x 224 in [0, 1] without mean "
-        "and std. Read from vis.transformer.",
+    missing_processor: Annotated[MissingProcessor, Choice.of(MissingProcessor)] = key(
+        "model",
+        "Pixels for a vision model with neither processor file nor image size in its "
+        "configuration (timm's): as the model's own data says, or 224 x 224 in [0, 1] without "
+        "mean and std. Read from vis.transformer.",
     )
 
 
@@ -123,26 +106,21 @@ class Vision(Chooser):
     slot: ClassVar[Slot] = "stem"
     branches: ClassVar[tuple[str, ...]] = ("cnn", "transformer")
 
-    no_image: Bool = Field(
-        default=False, description="Build no image branch: the network takes img=None."
+    no_image: Bool = key(False, "Build no image branch: the network takes img=None.")
+    freeze: Bool = key(
+        False, "Do not train the image branch and its projection; ignored with no_image."
     )
-    freeze: Bool = Field(
-        default=False,
-        description="Do not train the image branch and its projection; ignored with no_image.",
+    in_channels: Size = key(1, "Image channels C.")
+    uint8_scaling: Annotated[Uint8Scaling, Choice.of(Uint8Scaling)] = key(
+        "signed",
+        "How uint8 images are normalised: (x - 128) / 128, or x / 255. A Hugging Face vision "
+        "model is fed from [-1, 1], of which unit fills the upper half alone.",
     )
-    in_channels: Size = Field(default=1, description="Image channels C.")
-    uint8_scaling: Annotated[Uint8Scaling, Choice.of(Uint8Scaling)] = Field(
-        default="signed",
-        description="How uint8 images are normalised: (x - 128) / 128, or x / 255. A Hugging Face "
-        "vision model is fed from [-1, 1], of which unit fills the upper half alone.",
-    )
-    image_size: ImageSize = Field(default_factory=ImageSize, description="Size of the image.")
-    cnn: Cnn | None = Field(
-        default=None, description="Convolutional stem; null beside a transformer."
-    )
-    transformer: Transformer | None = Field(default=None, description="Vision transformer.")
-    parts: Annotated[tuple[Part, ...], PartsOf(slot="stem")] = Field(
-        default=(), description="Any other stem, under its name."
+    image_size: ImageSize = key(ImageSize, "Size of the image.")
+    cnn: Cnn | None = key(None, "Convolutional stem; null beside a transformer.")
+    transformer: Transformer | None = key(None, "Vision transformer.")
+    parts: Annotated[tuple[Part, ...], PartsOf(slot="stem")] = key(
+        (), "Any other stem, under its name."
     )
 
     if TYPE_CHECKING:  # the parts that come with the library, so that editors know their names
@@ -155,7 +133,7 @@ class Vision(Chooser):
 
     @classmethod
     def fill(cls, keys: dict[Any, Any]) -> dict[Any, Any]:
-        cls.collect(keys)
+        keys = super().fill(keys)
         if keys.get("cnn") is None and keys.get("transformer") is None and not keys["parts"]:
             keys["cnn"] = {}
         return keys
@@ -164,7 +142,7 @@ class Vision(Chooser):
 class FloatMlp(Block):
     """MLP over the normalised float inputs."""
 
-    hidden_dim: Size = Field(default=256, description="Width h of its two layers.")
+    hidden_dim: Size = key(256, "Width h of its two layers.")
 
 
 class FloatInputs(Chooser):
@@ -172,18 +150,11 @@ class FloatInputs(Chooser):
 
     slot: ClassVar[Slot] = "floats"
 
-    freeze: Bool = Field(
-        default=False, description="Do not train the float MLP (and in hf_vision its projection)."
-    )
-    mlp: FloatMlp = Field(default_factory=FloatMlp, description="The float MLP.")
-    parts: Annotated[tuple[Part, ...], PartsOf(slot="floats")] = Field(
-        default=(), description="Another part in its place, under its name."
+    freeze: Bool = key(False, "Do not train the float MLP (and in hf_vision its projection).")
+    mlp: FloatMlp = key(FloatMlp, "The float MLP.")
+    parts: Annotated[tuple[Part, ...], PartsOf(slot="floats")] = key(
+        (), "Another part in its place, under its name."
     )
     if TYPE_CHECKING:  # as in Vision
         simba: Any = None
         simba_v2: Any = None
-
-    @classmethod
-    def fill(cls, keys: dict[Any, Any]) -> dict[Any, Any]:
-        cls.collect(keys)
-        return keys

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -12,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic_core import PydanticCustomError
 
 from iqn_blocks.config.merge import PRESETS, list_presets, merge
 from iqn_blocks.config.schema import Config
 from iqn_blocks.errors import ConfigError
-from iqn_blocks.plain import MAX_DEPTH, MAX_VALUES, show
+from iqn_blocks.kinds import Choice
+from iqn_blocks.plain import MAX_DEPTH, MAX_VALUES, shorten, show
 
 MAX_BYTES = 4 * 2**20
 MAX_NAME = 300
@@ -42,18 +43,18 @@ def parse(cfg: Config | Mapping[str, Any] | str | os.PathLike[str] | None) -> Co
             "the configuration: found null; accepted: a mapping such as "
             '{"n_actions": 5, "float_input_dim": 3}, a Config, or the path of a YAML or JSON file'
         )
-    return Config.model_validate(_with_preset(cfg))
+    return Config.model_validate(with_preset(cfg))
 
 
-def _with_preset(cfg: Any) -> Any:
+def with_preset(cfg: Any) -> Any:
+    """The keys of a configuration laid over those of the preset that it names, if it names one."""
     if not isinstance(cfg, Mapping) or cfg.get("preset") is None:
         return cfg
     own = dict(cfg)
-    name, names = own.pop("preset"), list_presets()
-    if name not in names:
-        near = difflib.get_close_matches(str(name)[:80], names, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"preset: found {show(name)}; accepted: {', '.join(names)}{hint}")
+    try:
+        name = Choice(names=tuple(list_presets())).read(own.pop("preset"))
+    except PydanticCustomError as error:
+        raise ConfigError(f"preset: {error.message()}") from None
     return merge(Config, read_file(PRESETS / f"{name}.yaml"), own)
 
 
@@ -70,12 +71,7 @@ def load_config(path: str | os.PathLike[str]) -> Config:
             raise ConfigError(_checkpoint(Path(path).parent))
         return parse(keys)
     except ConfigError as error:
-        raise type(error)(f"{_name(path)}: {error}") from None
-
-
-def _name(path: str | os.PathLike[str]) -> str:
-    name = os.fspath(path)
-    return name if len(name) <= MAX_NAME and name.isprintable() else f"{name[:MAX_NAME]!r}…"
+        raise type(error)(f"{shorten(os.fspath(path), MAX_NAME)}: {error}") from None
 
 
 def _checkpoint(folder: Path) -> str:
@@ -153,9 +149,9 @@ def _refuse_duplicates(text: str) -> None:
 
 def _read_yaml(text: str) -> Any:
     try:
-        loader = _Loader(text)
+        loader = _Yaml(text)
         node = loader.get_single_node()
-        return None if node is None else _Yaml(loader).build(node, ())
+        return None if node is None else loader.plain(node, ())
     except ConfigError:
         raise
     except yaml.MarkedYAMLError as error:
@@ -166,10 +162,14 @@ def _read_yaml(text: str) -> Any:
         raise ConfigError(f"is not YAML: {' '.join(str(error).split())}") from None
 
 
-class _Loader(yaml.SafeLoader):
-    """Composes no more nodes than a configuration can have: PyYAML is slow on large files."""
+class _Yaml(yaml.SafeLoader):
+    """Makes plain data of nodes.
 
-    composed = 0
+    Nodes are counted when they are composed, because PyYAML is slow on large files, and when they
+    become data, because aliases can stand for exponentially many.
+    """
+
+    composed = made = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         self.composed += 1
@@ -177,30 +177,13 @@ class _Loader(yaml.SafeLoader):
             raise ConfigError(f"found more than {MAX_VALUES} values; accepted: at most that many")
         return super().compose_node(parent, index)
 
-
-class _Yaml:
-    """Nodes to plain data, counting them: aliases can stand for exponentially many."""
-
-    def __init__(self, loader: yaml.SafeLoader) -> None:
-        self.loader = loader
-        self.nodes = 0
-
-    def build(self, node: yaml.Node, above: tuple[yaml.Node, ...]) -> Any:
-        self.nodes += 1
-        if self.nodes > MAX_VALUES:
+    def plain(self, node: yaml.Node, above: tuple[yaml.Node, ...]) -> Any:
+        """The data of a node that stands inside the nodes ``above``."""
+        self.made += 1
+        if self.made > MAX_VALUES:
             raise _fault(node, f"found more than {MAX_VALUES} values; accepted: at most that many")
         if isinstance(node, yaml.ScalarNode):
-            try:
-                value = self.loader.construct_object(node)
-                if value is None and node.value.lower() not in _NULLS:  # PyYAML takes any
-                    raise ValueError
-                return value
-            except (ValueError, LookupError, AttributeError):  # as PyYAML's constructors fail
-                raise _fault(
-                    node,
-                    f"found {show(node.value)}, which is no {node.tag.rpartition(':')[2]}; "
-                    "accepted: values that fit their tag; put it in quotes, without a tag",
-                ) from None
+            return self._scalar(node)
         if any(node is other for other in above):
             raise _fault(
                 node, "found a block that holds itself; accepted: plain data; write it out"
@@ -209,34 +192,40 @@ class _Yaml:
             raise _fault(node, f"found data nested too deeply; accepted: {MAX_DEPTH} levels")
         if node.tag not in (_MAP, _LIST):
             raise _fault(node, f"found the tag {node.tag}; accepted: untagged data; remove it")
+        above = (*above, node)
         if isinstance(node, yaml.SequenceNode):
-            return [self.build(item, (*above, node)) for item in node.value]
-        return self._mapping(node, (*above, node))
-
-    def _mapping(self, node: yaml.Node, above: tuple[yaml.Node, ...]) -> dict[Any, Any]:
+            return [self.plain(item, above) for item in node.value]
         own: dict[Any, Any] = {}
         merged: dict[Any, Any] = {}
         for key_node, value_node in node.value:
-            if key_node.tag == _MERGE:
-                merged = self._merge(value_node, above) | merged
+            if key_node.tag == _MERGE:  # the first block wins, and own keys win over all
+                blocks = self.plain(value_node, above)
+                for block in blocks if isinstance(blocks, list) else [blocks]:
+                    if not isinstance(block, dict):
+                        text = f"found {show(block)} after <<; accepted: blocks"
+                        raise _fault(value_node, text)
+                    merged = block | merged
                 continue
-            key = self.build(key_node, above)
+            key = self.plain(key_node, above)
             if isinstance(key, list | dict):
                 raise _fault(key_node, f"found the key {show(key)}; accepted: strings")
             if key in own:
                 raise _fault(key_node, f"found the key {key!r} a second time; keep one")
-            own[key] = self.build(value_node, above)
+            own[key] = self.plain(value_node, above)
         return merged | own
 
-    def _merge(self, node: yaml.Node, above: tuple[yaml.Node, ...]) -> dict[Any, Any]:
-        """The blocks after ``<<:``; the first of them wins, and own keys win over all."""
-        found = self.build(node, above)
-        merged: dict[Any, Any] = {}
-        for block in found if isinstance(found, list) else [found]:
-            if not isinstance(block, dict):
-                raise _fault(node, f"found {show(block)} after <<; accepted: blocks")
-            merged = block | merged
-        return merged
+    def _scalar(self, node: yaml.ScalarNode) -> Any:
+        try:
+            value = self.construct_object(node)
+            if value is None and node.value.lower() not in _NULLS:  # PyYAML takes any
+                raise ValueError
+            return value
+        except (ValueError, LookupError, AttributeError):  # as PyYAML's constructors fail
+            raise _fault(
+                node,
+                f"found {show(node.value)}, which is no {node.tag.rpartition(':')[2]}; "
+                "accepted: values that fit their tag; put it in quotes, without a tag",
+            ) from None
 
 
 def _fault(node: yaml.Node, text: str) -> ConfigError:

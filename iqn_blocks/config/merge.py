@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from iqn_blocks.config.keys import Keys, child
-from iqn_blocks.kinds import Kind
+if TYPE_CHECKING:
+    from iqn_blocks.config.block import Block
 
 PRESETS = Path(__file__).parents[1] / "presets"
 
@@ -21,36 +21,44 @@ def list_presets() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
-def merge(block: type[Keys], base: Mapping[Any, Any], own: object) -> Any:
+def rename(data: Mapping[Any, Any], names: Mapping[str, str]) -> dict[Any, Any]:
+    """``data`` with other ``names`` of its keys replaced.
+
+    One that stands beside the name itself stays, to be reported as a key too many.
+    """
+    new = {key: names.get(key, key) if isinstance(key, str) else key for key in data}
+    return {key if new[key] in data else new[key]: value for key, value in data.items()}
+
+
+def merge(block: type[Block], base: Mapping[Any, Any], own: object) -> Any:
     """``own`` laid over ``base``, key by key: two descriptions of one ``block``.
 
     A part that ``own`` chooses takes the place of another in ``base``; options of the same part are
-    merged. What is no mapping is given back as it is, for the schema to name.
+    merged. Anything but a mapping is returned as it is, and the schema then refuses it.
     """
     own = block.as_keys(own)
     if not isinstance(own, Mapping):
         return own
     merged, choices = dict(base), block.choices()
     if any(key in choices and value is not None for key, value in own.items()):
-        merged = {k: v for k, v in base.items() if k not in choices or k in own}
-    own = {key: block.in_our_names(key, value) for key, value in own.items()}
-    for key, value in own.items():
-        field = block.model_fields.get(key)
-        inner = None if field is None else child(block, key)
-        below = merged.get(key)
-        if inner is not None and isinstance(below, Mapping):
-            nullable = field is not None and field.annotation is not inner
-            value = None if value is None and nullable else merge(inner, below, value)
-        elif isinstance(below, Mapping) and isinstance(value, Mapping):
-            kinds = [] if field is None else [m for m in field.metadata if isinstance(m, Kind)]
-            one_part = any(kind.holds_part for kind in kinds)
-            if not one_part or set(below) == set(value):
-                value = _plain(below, value)
+        merged = {key: base[key] for key in base if key not in choices or key in own}
+    for key, given in own.items():
+        value, below = block.rename_options(key, given), merged.get(key)
+        inner = block.child(key)
+        if isinstance(below, Mapping):
+            if inner is not None:
+                is_optional = block.model_fields[key].annotation is not inner
+                value = None if value is None and is_optional else merge(inner, below, value)
+            elif isinstance(value, Mapping):
+                kind = block.kind(key) if key in block.model_fields else None
+                holds_part = kind is not None and kind.holds_part
+                if not holds_part or set(below) == set(value):
+                    value = _merge_data(below, value)
         merged[key] = value
     return merged
 
 
-def _plain(base: object, own: object) -> object:
+def _merge_data(base: object, own: object) -> object:
     if not (isinstance(base, Mapping) and isinstance(own, Mapping)):
         return own
-    return {**base, **{key: _plain(base.get(key), value) for key, value in own.items()}}
+    return {**base, **{key: _merge_data(base.get(key), value) for key, value in own.items()}}

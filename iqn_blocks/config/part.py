@@ -6,18 +6,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic_core import PydanticCustomError
 
 from iqn_blocks.config.block import Block
+from iqn_blocks.config.merge import rename
 from iqn_blocks.kinds import Json, Kind, fault
 from iqn_blocks.plain import FrozenMapping, show, thaw
 from iqn_blocks.registry import Slot, find_part, list_parts, options_of, read_options
 
 if TYPE_CHECKING:
-    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+    from pydantic import GetJsonSchemaHandler
+    from pydantic_core.core_schema import CoreSchema
 
-# Options that a part gets from keys of the whole network, where it takes them and they are not
-# given: see iqn_blocks.build.
+# Options that keys of the whole network fill, where a part takes them and they are not given.
 SHARED = ("activation", "layer_norm", "noisy", "noisy_readout", "sigma0")
 
 
@@ -37,12 +38,11 @@ class Part:
             return options[name]
         raise AttributeError(f"{name!r} is no option of the part {self.__dict__.get('name')!r}")
 
-    def given(self, slot: Slot) -> dict[str, Any]:
+    def changed_options(self, slot: Slot) -> dict[str, Any]:
         """The options that differ from their defaults."""
         defaults = _defaults(slot, self.name)
-        return {
-            k: thaw(v) for k, v in self.options.items() if k not in defaults or v != defaults[k]
-        }
+        own = {k: v for k, v in self.options.items() if k not in defaults or v != defaults[k]}
+        return {key: thaw(value) for key, value in own.items()}
 
 
 def _defaults(slot: Slot, name: str) -> dict[str, Any]:
@@ -55,18 +55,18 @@ def read_part(slot: Slot, name: str, given: object, path: str = "") -> Part:
     """The part ``name`` with options as a configuration gives them, below ``path``.
 
     Raises:
-        PydanticCustomError: no such part, or faults in its options.
+        PydanticCustomError: there is no such part, or its options have faults.
     """
     try:
         part = find_part(slot, name)
     except LookupError as error:
-        raise _faults([("", str(error.args[0]))]) from None
-    given = {} if given is None else given
+        raise _part_error([("", str(error.args[0]))]) from None
+    given = given.options if isinstance(given, Part) else {} if given is None else given
     if not isinstance(given, Mapping):
-        raise _faults([(path, fault(given, f"a block of options of {name}").message())])
-    values, found = read_options(part, slot, given)
-    if found:
-        raise _faults([(f"{path}.{option}".strip("."), text) for option, text in found])
+        raise _part_error([(path, fault(given, f"a block of options of {name}").message())])
+    values, faults = read_options(part, slot, given)
+    if faults:
+        raise _part_error([(f"{path}.{option}".strip("."), text) for option, text in faults])
     return Part(name, {**_defaults(slot, name), **values})
 
 
@@ -88,21 +88,12 @@ def part_schema(slot: Slot, name: str) -> Json:
     }
 
 
-def _faults(found: list[tuple[str, str]]) -> PydanticCustomError:
-    return PydanticCustomError("part", "faults in a part", {"faults": found})
-
-
-class PartKind(Kind):
-    """Base of the kinds below: what they read is checked by the part's own signature."""
-
-    def __get_pydantic_core_schema__(
-        self, source: type, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
-        return core_schema.no_info_plain_validator_function(self.read)
+def _part_error(faults: list[tuple[str, str]]) -> PydanticCustomError:
+    return PydanticCustomError("part", "faults in a part", {"faults": faults})
 
 
 @dataclass(frozen=True)
-class PartOf(PartKind):
+class PartOf(Kind):
     """A part of ``slot``: its bare name, or its name over its options."""
 
     holds_part: ClassVar[bool] = True
@@ -114,13 +105,13 @@ class PartOf(PartKind):
 
     def convert(self, value: Any) -> object:
         if isinstance(value, Part):
-            return read_part(self.slot, value.name, value.options) if value.options else value.name
+            value = {value.name: value}
         if isinstance(value, str):
-            return read_part(self.slot, value, {}).name
+            value = {value: {}}
         if isinstance(value, Mapping) and len(value) == 1:
             ((name, options),) = value.items()
             part = read_part(self.slot, str(name), options, str(name))
-            return part if part.given(self.slot) else part.name
+            return part if part.changed_options(self.slot) else part.name
         raise fault(value, self.accepts, "give one name, or one name over its options")
 
     def plain(self, value: Any) -> Any:
@@ -139,19 +130,15 @@ class PartOf(PartKind):
 
 
 @dataclass(frozen=True)
-class OptionsOf(PartKind):
+class OptionsOf(Kind):
     """The options of one part of ``slot``, under a key of its own."""
 
+    wants = "a block"
     slot: Slot = "trunk"
     name: str = ""
 
-    @property
-    def wants(self) -> str:
-        return "a block"
-
     def read(self, value: object) -> object:
-        given = value.options if isinstance(value, Part) else value
-        return read_part(self.slot, self.name, given)
+        return read_part(self.slot, self.name, value)
 
     def plain(self, value: Any) -> Any:
         return thaw(value.options)
@@ -161,14 +148,14 @@ class OptionsOf(PartKind):
 
 
 @dataclass(frozen=True)
-class PartsOf(PartKind):
+class PartsOf(Kind):
     """What a :class:`Chooser` collects: parts by name.
 
-    ``refused`` are known options of other systems, with the reason why nothing builds them.
+    ``refused`` are options that are known elsewhere, with the reason why they are not accepted.
     """
 
     slot: Slot = "head"
-    refused: tuple[tuple[str, str], ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def wants(self) -> str:
@@ -177,19 +164,19 @@ class PartsOf(PartKind):
     def convert(self, value: Any) -> object:
         if isinstance(value, tuple):
             return value
-        parts, found = [], []
-        for name, options in value.items():
+        parts, faults = [], []
+        for name, given in value.items():
             try:
-                given = options.options if isinstance(options, Part) else options
                 parts.append(read_part(self.slot, name, given, name))
             except PydanticCustomError as error:
                 for path, text in (error.context or {})["faults"]:
-                    reason = dict(self.refused).get(path.removeprefix(f"{name}."))
-                    if reason:
-                        text = f"found {show(given[path.rpartition('.')[2]])}; {reason}"
-                    found.append((path, text))
-        if found:
-            raise _faults(found)
+                    option = path.removeprefix(f"{name}.")
+                    if option in self.refused:
+                        options = given.options if isinstance(given, Part) else given
+                        text = f"found {show(options[option])}; {self.refused[option]}"
+                    faults.append((path, text))
+        if faults:
+            raise _part_error(faults)
         return tuple(parts)
 
     def plain(self, value: Any) -> Any:
@@ -208,34 +195,31 @@ class Chooser(Block):
     part_aliases: ClassVar[Mapping[str, Mapping[str, str]]] = {}
 
     @classmethod
+    def part_names(cls) -> list[str]:
+        """The keys that are names of parts."""
+        return [name for name in list_parts(cls.slot) if name not in cls.model_fields]
+
+    @classmethod
     def names(cls) -> list[str]:
-        """The keys of the block: its own, and the parts."""
-        own = [name for name in cls.model_fields if name != "parts"]
-        return [*own, *(name for name in list_parts(cls.slot) if name not in own)]
+        return [*(name for name in cls.model_fields if name != "parts"), *cls.part_names()]
 
     @classmethod
     def choices(cls) -> set[str]:
         return {*list_parts(cls.slot), *cls.branches}
 
     @classmethod
-    def collect(cls, keys: dict[Any, Any]) -> None:
+    def fill(cls, keys: dict[Any, Any]) -> dict[Any, Any]:
         """Move the keys that name a part under ``parts``; one that is null is none."""
-        chosen = {
-            name: cls.in_our_names(name, keys.pop(name))
-            for name in list_parts(cls.slot)
-            if name in keys and name not in cls.model_fields
-        }
-        chosen = {name: given for name, given in chosen.items() if given is not None}
+        given = {name: keys.pop(name) for name in cls.part_names() if name in keys}
+        chosen = {k: cls.rename_options(k, v) for k, v in given.items() if v is not None}
         if chosen or not isinstance(keys.get("parts"), tuple):
             keys["parts"] = chosen
+        return keys
 
     @classmethod
-    def in_our_names(cls, name: str, given: Any) -> Any:
-        """The options of a part with aliases replaced; an alias beside its name stays a fault."""
-        aliases = cls.part_aliases.get(name, {})
-        if not isinstance(given, Mapping) or not aliases:
-            return given
-        return {k if aliases.get(k, k) in given else aliases.get(k, k): v for k, v in given.items()}
+    def rename_options(cls, name: str, options: Any) -> Any:
+        aliases = cls.part_aliases.get(name)
+        return rename(options, aliases) if aliases and isinstance(options, Mapping) else options
 
     def __getattr__(self, name: str) -> Any:
         """A part as an attribute: its options where it is chosen, else None."""
@@ -245,14 +229,12 @@ class Chooser(Block):
         return super().__getattr__(name)  # type: ignore[misc]  # pydantic hides it from checkers
 
     @classmethod
-    def __get_pydantic_json_schema__(
-        cls, core: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> Json:
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> Json:
         reference = super().__get_pydantic_json_schema__(core, handler)
         block = handler.resolve_ref_schema(reference)
         keys = block["properties"]
         del keys["parts"]
-        names = [name for name in list_parts(cls.slot) if name not in keys]
+        names = cls.part_names()
         for name in names:
             keys[name] = part_schema(cls.slot, name)
             options = keys[name]["properties"]
@@ -263,12 +245,13 @@ class Chooser(Block):
         block["anyOf"] = [{"enum": names}, inner]
         return reference
 
-    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
-        for name, value in super().__repr_args__():
+    def changed_keys(self) -> Iterator[tuple[str, Any]]:
+        """As in any block; for a part, its options that differ from their default."""
+        for name, value in super().changed_keys():
             if name != "parts":
                 yield name, value
         for part in self.__dict__["parts"]:
-            yield part.name, part.given(type(self).slot)
+            yield part.name, part.changed_options(type(self).slot)
 
     def to_dict(self) -> dict[str, Any]:
         plain = super().to_dict()

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from iqn_blocks.config.block import WATCHED, Block
 from iqn_blocks.config.inputs import Cnn
-from iqn_blocks.config.part import Chooser, Part
+from iqn_blocks.config.part import Chooser, OptionsOf
 from iqn_blocks.config.schema import Config
 
 # Keys for trainers, and one that is ignored by design where there is no image.
@@ -52,30 +52,25 @@ def _as_set(config: Config, path: str) -> str:
 
 def _set_keys(block: Block, above: str = "") -> Iterator[tuple[str, Block, str]]:
     """Path, block and name of each key that differs from its default."""
-    for name, field in type(block).model_fields.items():
-        path, value = f"{above}{name}", block.__dict__[name]
-        default = field.get_default(call_default_factory=True)
+    is_chooser = isinstance(block, Chooser)
+    for name, value in block.changed_keys():
+        path = f"{above}{name}"
         if isinstance(value, Block):
-            inside = [] if value == default else list(_set_keys(value, f"{path}."))
             # `cnn` is there by default, whatever its field says.
-            asked_for = default is None and not isinstance(value, Cnn)
-            yield from inside or ([(path, block, name)] if asked_for else [])
-        elif isinstance(value, Part) and isinstance(default, Part):
-            for option, own in value.options.items():
-                if own != default.options.get(option):
-                    yield f"{path}.{option}", block, name
-        elif isinstance(block, Chooser) and name == "parts":
-            for part in value:
-                given = [f"{part.name}.{option}" for option in part.given(block.slot)]
-                by_default = part in type(block)().__dict__[name]
-                for key in given or [part.name] * (not by_default):
-                    yield f"{above}{key}", block, name
-        elif field.is_required() or value not in (default, _default_of_stem(path)):
+            asked_for = [] if isinstance(value, Cnn) else [(path, block, name)]
+            yield from list(_set_keys(value, f"{path}.")) or asked_for
+        elif is_chooser and name in block.part_names():
+            by_default = any(part.name == name for part in type(block)().parts)
+            for option in value or [""] * (not by_default):
+                yield f"{path}.{option}".strip("."), block, "parts"
+        elif isinstance(kind := type(block).kind(name), OptionsOf):
+            for option in value.changed_options(kind.slot):
+                yield f"{path}.{option}", block, name
+        elif not _is_default_of_stem(path, value):
             yield path, block, name
 
 
-def _default_of_stem(path: str) -> object:
-    """What a conv key of ``btr`` may say without effect, where there is no stem for it to fill."""
+def _is_default_of_stem(path: str, value: object) -> bool:
+    """Whether a conv key of ``btr`` says what the stem's key that it fills says by default."""
     above, _, name = path.partition(".")
-    field = Cnn.model_fields.get(name) if above == "btr" else None
-    return None if field is None else field.default
+    return above == "btr" and name in Cnn.model_fields and value == Cnn.model_fields[name].default

@@ -1,8 +1,8 @@
-"""Which network a configuration describes, and which of its parts are there."""
+"""Which network a configuration describes, and with which parts."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from iqn_blocks.config.part import Part
 from iqn_blocks.errors import UnsupportedTopologyError
@@ -13,10 +13,6 @@ if TYPE_CHECKING:
 TOPOLOGIES = ("classic", "hf_vision", "multimodal")
 
 VisionBranch = Literal["none", "cnn", "native_transformer", "hf_transformer"]
-# How a multimodal network brings image and floats together: one vector that is the state but for a
-# Linear, one vector cut into tokens, float tokens behind those of a vision encoder, or float tokens
-# behind the bare image tokens.
-Fusion = Literal["direct", "vector", "sequence", "unified"]
 
 
 def route(config: Config) -> str:
@@ -75,24 +71,23 @@ def trunk_part(config: Config) -> Part:
     Where ``fusion_encoder`` gives a bare name, the options are in blocks of ``nn.encoder``.
     """
     encoder, name = config.nn.encoder, trunk(config)
-    block = encoder.transformer
+    block, embedding = encoder.transformer, encoder.hf_embedding
     if isinstance(encoder.fusion_encoder, Part):
         return encoder.fusion_encoder
-    options: dict[str, Any] = {}
-    if name == "native_transformer":
-        options["n_layers"] = block.n_layers
-        if block.n_layers > 0:
-            options |= {key: getattr(block, key) for key in ("n_heads", "ff_mult", "dropout")}
-    elif name == "mlp":
+    if name == "mlp":
         return encoder.fusion_mlp
-    elif name == "cnn":
+    if name == "cnn":
         return encoder.fusion_cnn
-    elif name == "hf_embedding":
-        own, keys = encoder.hf_embedding, type(encoder.hf_embedding).model_fields
-        source, place = (own, "hf_embedding") if own.model_name_or_path else (block, "transformer")
-        options |= {key: getattr(source, key) for key in keys}
-        options["key"] = f"nn.encoder.{place}.model_name_or_path"
-    return Part(name, options)
+    if name == "native_transformer":
+        keys = ("n_layers", "n_heads", "ff_mult", "dropout") if block.n_layers else ("n_layers",)
+        return Part(name, {key: getattr(block, key) for key in keys})
+    if name == "hf_embedding":
+        source, place = (
+            (embedding, "hf_embedding") if embedding.model_name_or_path else (block, "transformer")
+        )
+        options = {key: getattr(source, key) for key in type(embedding).model_fields}
+        return Part(name, {**options, "key": f"nn.encoder.{place}.model_name_or_path"})
+    return Part(name)
 
 
 def stem_part(config: Config) -> Part:
@@ -120,55 +115,3 @@ def floats_part(config: Config) -> Part:
         return config.nn.float.parts[0]
     override = config.nn.encoder.mlp if config.nn.fusion_mode != "none" else None
     return Part("mlp", {"hidden_dim": (override or config.nn.float.mlp).hidden_dim})
-
-
-class Parts(NamedTuple):
-    """What there is in the built-in network that the keys describe.
-
-    ``fusion`` and ``trunk`` are None outside the multimodal topology.
-    """
-
-    topology: str
-    branch: VisionBranch
-    fusion: Fusion | None
-    trunk: str | None
-    float_mlp: bool
-    vision_encoder: bool  # native layers, sized by vis.transformer, over patches or HF tokens
-
-
-def parts(config: Config) -> Parts:
-    """The parts of the network that the keys describe, whatever ``nn.topology`` says.
-
-    Raises:
-        UnsupportedTopologyError: for a native vision transformer without fusion.
-    """
-    topology, branch = route_by_keys(config), vision_branch(config)
-    fusion = _fusion(config) if topology == "multimodal" else None
-    float_mlp = {
-        None: config.float_input_dim > 0,
-        "unified": False,
-        "sequence": config.nn.encoder.float_token_input == "mlp_hidden",
-    }.get(fusion, True)
-    vision = config.nn.vis.transformer
-    return Parts(
-        topology=topology,
-        branch=branch,
-        fusion=fusion,
-        trunk=trunk(config) if fusion else None,
-        float_mlp=float_mlp,
-        vision_encoder=(
-            branch in ("native_transformer", "hf_transformer")
-            and fusion != "unified"
-            and vision is not None
-            and vision.n_layers > 0
-        ),
-    )
-
-
-def _fusion(config: Config) -> Fusion:
-    mode = config.nn.fusion_mode
-    if mode == "unified":
-        return "unified"
-    if mode == "post_concat" and config.nn.encoder.post_concat_layout == "token_sequence":
-        return "sequence"
-    return "direct" if mode == "vision_transformer" and trunk(config) == "linear" else "vector"

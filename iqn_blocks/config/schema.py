@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from iqn_blocks.blocks.activation import Activation
-from iqn_blocks.config.block import Block
+from iqn_blocks.config.block import Block, key
 from iqn_blocks.config.fusion import Encoder
 from iqn_blocks.config.heads import Decoder, Quantiles
 from iqn_blocks.config.inputs import Cnn, FloatInputs, Vision
@@ -49,109 +49,79 @@ FusionMode = Literal["none", "vision_transformer", "post_concat", "unified"]
 Init = Literal["orthogonal", "pytorch"]
 MunchausenClamp = Literal["scaled", "log_pi"]
 
-CNN_KEYS_OF_BTR = (
-    "use_impala_cnn",
-    "impala_model_size",
-    "use_adaptive_maxpool",
-    "adaptive_maxpool_size",
-    "use_spectral_norm",
-)
-
 
 class Nn(Block):
     """The network."""
 
-    topology: Annotated[str | None, Text(null=True, empty=False)] = Field(
-        default=None, description="Name of a registered topology; null routes by the other keys."
+    topology: Annotated[str | None, Text(null=True, empty=False)] = key(
+        None, "Name of a registered topology; null routes by the other keys."
     )
-    topology_options: OwnKeys = Field(
-        default_factory=lambda: FrozenMapping({}),
-        description="Keyword arguments of a user's own encoder.",
+    topology_options: OwnKeys = key(
+        lambda: FrozenMapping({}), "Keyword arguments of a user's own encoder."
     )
-    fusion_mode: Annotated[FusionMode, Choice.of(FusionMode)] = Field(
-        default="none",
-        description="How image and floats meet; all but none build the multimodal topology.",
+    fusion_mode: Annotated[FusionMode, Choice.of(FusionMode)] = key(
+        "none", "How image and floats meet; all but none build the multimodal topology."
     )
-    init_from_pretrained: String = Field(
-        default="",
-        description="Checkpoint on this machine whose state encoder a new network starts from.",
+    init_from_pretrained: String = key(
+        "", "Checkpoint on this machine whose state encoder a new network starts from."
     )
-    activation: Annotated[Activation, Choice.of(Activation)] = Field(
-        default="leaky_relu",
-        description="Activation of 4-layer stem, classic float MLP, τ projection and heads.",
+    activation: Annotated[Activation, Choice.of(Activation)] = key(
+        "leaky_relu", "Activation of 4-layer stem, classic float MLP, τ projection and heads."
     )
-    init: Annotated[Init, Choice.of(Init)] = Field(
-        default="orthogonal",
-        description="Initial weights of classic encoder, τ projection and heads: orthogonal with "
-        "the gain of a LeakyReLU, or PyTorch's; other encoders have PyTorch's.",
+    init: Annotated[Init, Choice.of(Init)] = key(
+        "orthogonal",
+        "Initial weights of classic encoder, τ projection and heads: orthogonal with the gain of "
+        "a LeakyReLU, or PyTorch's; other encoders have PyTorch's.",
     )
-    vis: Vision = Field(default_factory=Vision, description="Image branch.")
-    float: FloatInputs = Field(
-        default_factory=FloatInputs, description="Branch of the float inputs."
+    vis: Vision = key(Vision, "Image branch.")
+    float: FloatInputs = key(FloatInputs, "Branch of the float inputs.")
+    encoder: Encoder = key(Encoder, "Fusion (multimodal).")
+    core: Annotated[str | Part | None, PartOf(slot="core", null=True)] = key(
+        None, "Memory between state encoder and quantile path; null is none."
     )
-    encoder: Encoder = Field(default_factory=Encoder, description="Fusion (multimodal).")
-    core: Annotated[str | Part | None, PartOf(slot="core", null=True)] = Field(
-        default=None, description="Memory between state encoder and quantile path; null is none."
-    )
-    iqn: Quantiles = Field(default_factory=Quantiles, description="Quantile path.")
-    decoder: Decoder = Field(default_factory=Decoder, description="Heads.")
-    training: OwnKeys = Field(
-        default_factory=lambda: FrozenMapping({}),
-        description="A trainer's block: kept as given, never read here.",
+    iqn: Quantiles = key(Quantiles, "Quantile path.")
+    decoder: Decoder = key(Decoder, "Heads.")
+    training: OwnKeys = key(
+        lambda: FrozenMapping({}), "A trainer's block: kept as given, never read here."
     )
 
     @classmethod
     def fill(cls, keys: dict[Any, Any]) -> dict[Any, Any]:
-        """A topology over its options is the name, and ``topology_options``."""
+        """Split a topology over its options into its name and ``topology_options``."""
         given = keys.get("topology")
         if isinstance(given, Mapping) and len(given) == 1 and not keys.get("topology_options"):
             ((keys["topology"], keys["topology_options"]),) = given.items()
         return keys
 
 
+def _fills(name: str) -> Any:
+    return key(None, f"Fills nn.vis.cnn.{name} where that is omitted.")
+
+
 class Btr(Block):
     """Ingredients of Beyond The Rainbow, and Munchausen targets for trainers."""
 
-    use_layer_norm: Bool = Field(
-        default=False, description="LayerNorm in heads and classic float MLP."
+    use_layer_norm: Bool = key(False, "LayerNorm in heads and classic float MLP.")
+    use_noisy_linear: Bool = key(False, "NoisyLinear (arXiv:1706.10295) in the heads.")
+    noisy_sigma0: NotNegative = key(0.5, "Initial noise: sigma = sigma0 / sqrt(in).")
+    noisy_value_readout: Bool = key(False, "Make the value readout noisy too.")
+    use_impala_cnn: BoolOrNull = _fills("use_impala_cnn")
+    impala_model_size: SizeOrNull = _fills("impala_model_size")
+    use_adaptive_maxpool: BoolOrNull = _fills("use_adaptive_maxpool")
+    adaptive_maxpool_size: SizeOrNull = _fills("adaptive_maxpool_size")
+    use_spectral_norm: BoolOrNull = _fills("use_spectral_norm")
+    use_munchausen: Bool = key(False, "Munchausen targets (arXiv:2007.14430).")
+    munchausen_alpha: NotNegative = key(0.9, "Scale of the Munchausen bonus.")
+    munchausen_entropy_tau: Positive = key(0.03, "Temperature T of the policy.")
+    munchausen_lo: NotPositive = key(
+        -1.0, "Floor of what munchausen_clamp clamps: T log π, or log π."
     )
-    use_noisy_linear: Bool = Field(
-        default=False, description="NoisyLinear (arXiv:1706.10295) in the heads."
+    munchausen_clamp: Annotated[MunchausenClamp, Choice.of(MunchausenClamp)] = key(
+        "scaled", "Clamp T log π (the paper), or log π itself."
     )
-    noisy_sigma0: NotNegative = Field(
-        default=0.5, description="Initial noise: sigma = sigma0 / sqrt(in)."
-    )
-    noisy_value_readout: Bool = Field(
-        default=False, description="Make the value readout noisy too."
-    )
-    use_impala_cnn: BoolOrNull = Field(
-        default=None, description="Fills nn.vis.cnn.use_impala_cnn where that is omitted."
-    )
-    impala_model_size: SizeOrNull = Field(
-        default=None, description="Fills nn.vis.cnn.impala_model_size where that is omitted."
-    )
-    use_adaptive_maxpool: BoolOrNull = Field(
-        default=None, description="Fills nn.vis.cnn.use_adaptive_maxpool where that is omitted."
-    )
-    adaptive_maxpool_size: SizeOrNull = Field(
-        default=None, description="Fills nn.vis.cnn.adaptive_maxpool_size where that is omitted."
-    )
-    use_spectral_norm: BoolOrNull = Field(
-        default=None, description="Fills nn.vis.cnn.use_spectral_norm where that is omitted."
-    )
-    use_munchausen: Bool = Field(
-        default=False, description="Munchausen targets (arXiv:2007.14430)."
-    )
-    munchausen_alpha: NotNegative = Field(default=0.9, description="Scale of the Munchausen bonus.")
-    munchausen_entropy_tau: Positive = Field(
-        default=0.03, description="Temperature T of the policy."
-    )
-    munchausen_lo: NotPositive = Field(
-        default=-1.0, description="Floor of what munchausen_clamp clamps: T log π, or log π."
-    )
-    munchausen_clamp: Annotated[MunchausenClamp, Choice.of(MunchausenClamp)] = Field(
-        default="scaled", description="Clamp T log π (the paper), or log π itself."
-    )
+
+
+CNN_KEYS_OF_BTR = tuple(name for name in Cnn.model_fields if name in Btr.model_fields)
 
 
 class Config(Block):
@@ -162,21 +132,20 @@ class Config(Block):
     """
 
     n_actions: Size = Field(description="Discrete actions A.")
-    n_actions_per_block: Size = Field(
-        default=1,
-        description="Actions N of one block: one row of action values for each offset in it.",
+    n_actions_per_block: Size = key(
+        1, "Actions N of one block: one row of action values for each offset in it."
     )
     float_input_dim: Count = Field(
         description="Float inputs F; 0 for classic networks of the image alone."
     )
-    float_inputs_mean: Annotated[tuple[Finite, ...] | None, Sequence(null=True)] = Field(
-        default=None, description="F numbers subtracted from the float inputs; null: zeros."
+    float_inputs_mean: Annotated[tuple[Finite, ...] | None, Sequence(null=True)] = key(
+        None, "F numbers subtracted from the float inputs; null: zeros."
     )
-    float_inputs_std: Annotated[tuple[Positive, ...] | None, Sequence(null=True)] = Field(
-        default=None, description="F numbers above 0 that divide them then; null: ones."
+    float_inputs_std: Annotated[tuple[Positive, ...] | None, Sequence(null=True)] = key(
+        None, "F numbers above 0 that divide them then; null: ones."
     )
-    nn: Nn = Field(default_factory=Nn, description="The network.")
-    btr: Btr = Field(default_factory=Btr, description="Ingredients of Beyond The Rainbow.")
+    nn: Nn = key(Nn, "The network.")
+    btr: Btr = key(Btr, "Ingredients of Beyond The Rainbow.")
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> Json:
@@ -203,21 +172,21 @@ class Config(Block):
         return self
 
     def _move_conv_keys(self) -> None:
-        """The conv keys of ``btr`` fill those omitted in ``nn.vis.cnn``, which they move to.
+        """Move the conv keys of ``btr`` to ``nn.vis.cnn``, where they are omitted.
 
-        One that is given there too, with another value, stays behind and is not read.
+        One that is given there too, with another value, stays in ``btr`` and is not read.
         """
         vis, cnn = self.nn.vis, self.nn.vis.cnn
         given = {key: getattr(self.btr, key) for key in CNN_KEYS_OF_BTR}
         given = {key: value for key, value in given.items() if value is not None}
         if not given or cnn is None or vis.no_image:
             return
-        # What is filled in does not count as set there: `unused_keys` reports it where it was set.
+        # A filled key does not count as set in `cnn`: `unused_keys` names it under `btr`.
         values = {**given, **{key: getattr(cnn, key) for key in cnn.model_fields_set}}
         filled = Cnn.model_construct(_fields_set=cnn.model_fields_set, **values)
         moved = [key for key, value in given.items() if value == getattr(filled, key)]
         nn = self.nn.model_copy(update={"vis": vis.model_copy(update={"cnn": filled})})
         btr = self.btr.model_copy(update=dict.fromkeys(moved))
-        # The instance is being validated, nobody has seen it yet.
+        # The instance is still being validated, so that nobody has seen it unchanged.
         object.__setattr__(self, "nn", nn)
         object.__setattr__(self, "btr", btr)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from iqn_blocks.blocks import ImageNormalization, orthogonal_
 from iqn_blocks.config import Config
-from iqn_blocks.encoders.common import build_floats, build_normalization, build_stem, given
+from iqn_blocks.encoders.common import build_floats, build_normalization, build_stem, require
 from iqn_blocks.registry import register
 
 
@@ -49,7 +49,7 @@ class ClassicEncoder(nn.Module):
     def forward(self, img: Tensor | None, floats: Tensor | None) -> Tensor:
         parts = []
         if self.stem is not None:
-            parts.append(self.stem(self.image_normalization(given(img, "img"))))
+            parts.append(self.stem(self.image_normalization(require(img, "img"))))
         if self.float_mlp is not None:
-            parts.append(self.float_mlp(self.float_normalization(given(floats, "floats"))))
+            parts.append(self.float_mlp(self.float_normalization(require(floats, "floats"))))
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]

@@ -16,18 +16,18 @@ from iqn_blocks.make import Shared, make_part
 def build_stem(config: Config, *, tokens: bool = False) -> nn.Module:
     """The image stem that ``nn.vis`` describes; it has an integer ``out_dim``.
 
-    ``tokens`` says whether a sequence of them can be used in the place of one vector.
+    ``tokens`` says whether the network takes a sequence of tokens in place of one vector.
 
     Raises:
-        ConfigError: the stem refuses the image or its options, has no such width, or gives tokens
-            where they cannot be used.
+        ConfigError: the stem refuses the image or its options, or gives tokens that the network
+            does not take.
     """
     vis, part = config.nn.vis, stem_part(config)
-    stem: nn.Module = make_part(
+    stem = make_part(
         "stem",
         part,
         vis.in_channels,
-        (vis.image_size.height, vis.image_size.width),
+        vis.image_size.shape,
         path="nn.vis",
         shared={"activation": lambda _: config.nn.activation},
         keys={"image_size": "nn.vis.image_size", "in_channels": "nn.vis.in_channels"},
@@ -39,22 +39,12 @@ def build_stem(config: Config, *, tokens: bool = False) -> nn.Module:
             f"tokens (nn.fusion_mode: unified, or post_concat with nn.encoder.post_concat_layout: "
             f"token_sequence)"
         )
-    return with_out_dim(stem, f"nn.vis.{part.name}")
-
-
-def with_out_dim(module: nn.Module, path: str) -> nn.Module:
-    """The same module, once it is known to have an integer ``out_dim``."""
-    if not isinstance(getattr(module, "out_dim", None), int):
-        raise ConfigError(
-            f"{path}: {type(module).__name__} must have an integer out_dim; set self.out_dim in "
-            f"its __init__"
-        )
-    return module
+    return stem
 
 
 def build_trunk(config: Config, n_tokens: int, models: Models | None) -> nn.Module:
     """The trunk ``(B, T, d) -> (B, d)`` that ``nn.encoder`` describes."""
-    trunk: nn.Module = make_part(
+    return make_part(
         "trunk",
         trunk_part(config),
         n_tokens,
@@ -63,7 +53,6 @@ def build_trunk(config: Config, n_tokens: int, models: Models | None) -> nn.Modu
         shared={"activation": lambda _: config.nn.activation, "models": lambda _: models},
         keys={"d_model": "nn.encoder.transformer.d_model"},
     )
-    return trunk
 
 
 def build_normalization(config: Config) -> FloatNormalization:
@@ -76,32 +65,25 @@ def build_normalization(config: Config) -> FloatNormalization:
 def build_floats(config: Config, shared: Shared | None = None) -> nn.Module:
     """The branch of the normalised floats, by default a perceptron; has an integer ``out_dim``.
 
-    ``shared`` fills options that it has and nobody set.
+    ``shared`` holds values for options that it has and that were not given.
 
     Raises:
-        ConfigError: the part refuses its options, or has no such width.
+        ConfigError: the part refuses its options.
     """
-    part = floats_part(config)
-    floats: nn.Module = make_part(
-        "floats", part, config.float_input_dim, path="nn.float", shared=shared
+    return make_part(
+        "floats", floats_part(config), config.float_input_dim, path="nn.float", shared=shared
     )
-    return with_out_dim(floats, f"nn.float.{part.name}")
 
 
 def native_or_identity(block: Transformer) -> nn.Module:
     """The native encoder that a block sizes; ``n_layers: 0`` leaves it out."""
     if block.n_layers == 0:
         return nn.Identity()
-    return native_encoder(
-        block.d_model,
-        n_layers=block.n_layers,
-        n_heads=block.n_heads,
-        ff_mult=block.ff_mult,
-        dropout=block.dropout,
-    )
+    keys = ("n_layers", "n_heads", "ff_mult", "dropout")
+    return native_encoder(block.d_model, **{key: getattr(block, key) for key in keys})
 
 
-def given(x: Tensor | None, name: str) -> Tensor:
+def require(x: Tensor | None, name: str) -> Tensor:
     """The input of that name.
 
     Raises:
@@ -113,9 +95,9 @@ def given(x: Tensor | None, name: str) -> Tensor:
 
 
 def freeze(encoder: nn.Module, groups: Mapping[str, bool], *, others: bool = False) -> None:
-    """Set ``requires_grad=False`` on the parts that ``groups`` marks, with ``others`` on the rest.
+    """Set ``requires_grad=False`` in every module that ``groups`` marks, by ``others`` elsewhere.
 
-    ``groups`` names parts by the path of their module; the longest path that fits counts.
+    ``groups`` says by the path of a module whether it is frozen; the longest path that fits counts.
     """
     for name, parameter in encoder.named_parameters():
         paths = [path for path in groups if name.startswith(f"{path}.")]

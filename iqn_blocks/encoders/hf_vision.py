@@ -8,14 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from iqn_blocks.config import Config
-from iqn_blocks.encoders.common import (
-    build_floats,
-    build_normalization,
-    freeze,
-    native_or_identity,
-)
-from iqn_blocks.encoders.hf import vision_backbone
-from iqn_blocks.hf import HFVisionVector, Models
+from iqn_blocks.encoders.common import build_floats, build_normalization, freeze
+from iqn_blocks.encoders.vision import transformer_vector
+from iqn_blocks.hf import Models
 from iqn_blocks.registry import register
 
 
@@ -33,26 +28,14 @@ class HFVisionEncoder(nn.Module):
 
     def __init__(self, config: Config, models: Models | None = None) -> None:
         super().__init__()
-        block = config.nn.vis.transformer
-        assert block is not None
-        self.state_dim = 2 * block.d_model
-        self.vision = HFVisionVector(
-            **vision_backbone(config, models),
-            refinement=native_or_identity(block),
-            out_dim=block.d_model,
-        )
+        self.vision = transformer_vector(config, models)
+        width = self.vision.out_dim
+        self.state_dim = 2 * width
         self.float_normalization = build_normalization(config)
         self.float_mlp = build_floats(config)
-        self.float_projection = nn.Linear(cast(int, self.float_mlp.out_dim), block.d_model)
-        floats_frozen = config.nn.float.freeze
-        freeze(
-            self,
-            {
-                "vision": config.nn.vis.freeze,
-                "float_mlp": floats_frozen,
-                "float_projection": floats_frozen,
-            },
-        )
+        self.float_projection = nn.Linear(cast(int, self.float_mlp.out_dim), width)
+        vision, floats = config.nn.vis.freeze, config.nn.float.freeze
+        freeze(self, {"vision": vision, "float_mlp": floats, "float_projection": floats})
 
     def forward(self, img: Tensor, floats: Tensor) -> Tensor:
         p = self.vision(img)

@@ -1,4 +1,4 @@
-"""Whether a copy for acting gives the values of its network."""
+"""The check that a copy for acting gives the values of its network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from iqn_blocks.functional import midpoints, wide_dtype
 from iqn_blocks.network import IQN
 
 TOLERANCE = 1e-4  # of the largest value
-ROUNDED_TOLERANCE = 1e-2  # where PyTorch was told to round the operands of matrix products
+ROUNDED_TOLERANCE = 1e-2  # if PyTorch is set to round the operands of matrix products
 
 
 def check_foldable(net: object) -> None:
@@ -52,19 +52,19 @@ def check_foldable(net: object) -> None:
         )
 
 
-def relative_error(found: Tensor, expected: Tensor) -> float:
-    """``max|found − expected| / max|expected|``."""
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    """``max|actual − expected| / max|expected|``."""
     scale = expected.abs().max().clamp(min=torch.finfo(expected.dtype).tiny)
-    return ((found - expected).abs().max() / scale).item()
+    return ((actual - expected).abs().max() / scale).item()
 
 
 @torch.no_grad()
 def _error(net: IQN) -> float:
-    """How far the copy's values are from the network's; NaN where they are not numbers."""
+    """The copy's relative error; NaN if a value is not a number."""
     net = copy.deepcopy(net).eval().to(wide_dtype(net.dtype))
     for layer in net.modules():
         if type(layer) is SpectralNormConv2d:
-            layer.iterate_in_eval = False  # a copy keeps the vectors of the moment
+            layer.iterate_in_eval = False  # a copy keeps the vectors that the network has now
     folded, inputs = fold(net), net.example_inputs(2)
     tau = midpoints(3, device=net.device, dtype=net.dtype)
     with torch.autocast(net.device.type, enabled=False):

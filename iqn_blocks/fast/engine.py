@@ -21,7 +21,7 @@ HEADS = ("net.advantage_head.", "net.value_head.")  # the names of the heads' we
 
 
 class _Graph(NamedTuple):
-    """A network without its weights, as bytes of an ONNX model, and the names of the weights."""
+    """A network without its weights as bytes of ONNX models, and the names of the weights."""
 
     built_in: bytes
     heads_bound: bytes
@@ -29,29 +29,29 @@ class _Graph(NamedTuple):
 
 
 class _Version(NamedTuple):
-    """The weights of one moment."""
+    """The weights after one refresh."""
 
     session: Any
     built_in: dict[str, Any]  # the session reads this memory
-    heads: dict[str, Any]  # handed over with each call; empty where they are built in
+    heads: dict[str, Any]  # passed with each call; empty if they are built in
 
 
 class OnnxIQN:
-    """What :func:`~iqn_blocks.optimize_for_inference` gives for ``engine="onnxruntime"``.
+    """The copy that :func:`~iqn_blocks.optimize_for_inference` makes for ``engine="onnxruntime"``.
 
-    It acts on the CPU in float32, whatever the network's device and dtype, with as many threads as
-    ``torch.get_num_threads()`` says when it is made.
+    It acts on the CPU in float32, for every device and dtype of the network. It uses as many
+    threads as ``torch.get_num_threads()`` says when it is made.
 
-    All weights are built into a session, which :meth:`refresh` makes anew in milliseconds. The
-    first :meth:`refresh_heads` after that makes one that takes the heads' weights at each call, so
-    that new noise at every step costs no session. The graph is exported once.
+    All weights are built into a session, and :meth:`refresh` makes a new one in milliseconds. The
+    first :meth:`refresh_heads` after that makes a session that takes the heads' weights with each
+    call, so that new noise at every step needs no new session. The graph is exported once.
 
     Any threads may call :meth:`q_values` while another one refreshes: a call sees the weights from
     before or from after, never a mixture.
 
     Args:
         net: the network.
-        noise: take over the noise of the moment; False leaves it out.
+        noise: keep the noise that the network has now; False leaves it out.
         image_dtype: uint8, or a floating dtype for images that are normalised already.
 
     Raises:
@@ -90,7 +90,7 @@ class OnnxIQN:
     ) -> Array:
         """As :meth:`IQN.q_values`; NumPy arrays give a NumPy array, tensors a tensor on the CPU.
 
-        PyTorch computes it where ``tau`` or ``risk`` is given.
+        With ``tau`` or ``risk`` PyTorch computes it.
 
         Raises:
             TypeError: an input is missing or has an unusable dtype.
@@ -98,15 +98,14 @@ class OnnxIQN:
         """
         given = (img, floats, tau, mask)
         as_numpy = any(x is not None and not isinstance(x, Tensor) for x in given)
-        image, numbers, fractions, allowed = map(_tensor, given)
-        if fractions is None and risk is None:
+        image, numbers, tau_tensor, allowed = map(_tensor, given)
+        if tau_tensor is None and risk is None:
             q = self._run(image, numbers)
         else:
-            q = self.copy.q_values(image, numbers, tau=fractions, risk=risk)
+            q = self.copy.q_values(image, numbers, tau=tau_tensor, risk=risk)
         if allowed is not None:
             q = mask_actions(q, allowed)
-        result: Any = q.numpy() if as_numpy else q
-        return cast(Array, result)
+        return cast(Array, q.numpy() if as_numpy else q)
 
     def refresh(self, net: IQN) -> None:
         """As :meth:`InferenceIQN.refresh`."""
@@ -122,7 +121,7 @@ class OnnxIQN:
             self._version = self._start(heads_bound=True)
 
     def example_inputs(self, batch: int = 1) -> ExampleInputs:
-        """As :meth:`IQN.example_inputs`, with images of the dtype that is taken."""
+        """As :meth:`IQN.example_inputs`, with images of the dtype that this copy takes."""
         img, floats = self.copy.example_inputs(batch)
         return ExampleInputs(example_image(img, self.image_dtype), floats)
 
@@ -182,7 +181,7 @@ def _export(folded: FoldedIQN, image_dtype: torch.dtype) -> _Graph:
 
 
 def _tensor_of(folded: FoldedIQN, name: str) -> Any:
-    """The tensor that an exported graph knows by a name; None for a constant of the graph."""
+    """The tensor behind a name in an exported graph; None for a constant of the graph."""
     try:
         return attrgetter(name.removeprefix("net."))(folded)
     except AttributeError:
@@ -190,8 +189,10 @@ def _tensor_of(folded: FoldedIQN, name: str) -> Any:
 
 
 def _tensor(x: Any) -> Tensor | None:
-    if x is None or isinstance(x, Tensor):
-        return None if x is None else x.detach().cpu()
+    if x is None:
+        return None
+    if isinstance(x, Tensor):
+        return x.detach().cpu()
     return torch.from_numpy(x if x.flags.writeable else x.copy())
 
 

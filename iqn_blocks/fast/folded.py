@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from iqn_blocks.fast.heads import both_heads
+from iqn_blocks.fast.heads import FoldedHeads, can_fold
 from iqn_blocks.fast.plain import plain_copy
 from iqn_blocks.network import IQN
 
@@ -20,7 +20,7 @@ Made = TypeVar("Made", bound=nn.Module)
 
 
 def _of_one_version(method: Callable[Concatenate[IQN, P], R]) -> Callable[Concatenate[Any, P], R]:
-    """A method of IQN on the folded network of the moment, whatever is refreshed meanwhile."""
+    """A method of IQN that reads ``self.folded`` once: a refresh cannot change it midway."""
 
     @functools.wraps(method)
     def call(self: InferenceIQN, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -30,7 +30,7 @@ def _of_one_version(method: Callable[Concatenate[IQN, P], R]) -> Callable[Concat
 
 
 class InferenceIQN(nn.Module):
-    """What :func:`~iqn_blocks.optimize_for_inference` gives: in eval mode, without gradients.
+    """The copy that :func:`~iqn_blocks.optimize_for_inference` makes, without gradients.
 
     ``forward``, ``quantiles``, ``q_values``, ``encode`` and ``example_inputs`` are those of
     :class:`~iqn_blocks.IQN`. Noise and statistics are those of the last refresh. Save and
@@ -41,7 +41,7 @@ class InferenceIQN(nn.Module):
 
     Args:
         net: the network.
-        noise: take over the noise of the moment; False leaves it out.
+        noise: keep the noise that the network has now; False leaves it out.
     """
 
     folded: FoldedIQN
@@ -70,11 +70,11 @@ class InferenceIQN(nn.Module):
         return self.folded.device
 
     def refresh(self, net: IQN, *, in_place: bool = False) -> None:
-        """Take over the weights, statistics and noise that ``net`` has now.
+        """Copy the weights, statistics and noise that ``net`` has now.
 
-        The copy gets new tensors, all at once. With ``in_place`` the old ones are written to, for
+        The copy gets new tensors, all at once. ``in_place`` overwrites the old ones instead, for
         recorded CUDA graphs and for processes that share the copy's memory; then no other thread or
-        process may act meanwhile.
+        process may act during the call.
 
         Raises:
             TypeError: ``net`` is not an IQN.
@@ -84,11 +84,11 @@ class InferenceIQN(nn.Module):
         self._replace(self, "folded", fold(net, noise=self.noise), in_place)
 
     def refresh_heads(self, net: IQN, *, in_place: bool = False) -> None:
-        """Take over the heads alone, where the noise is: for use after ``net.reset_noise()``.
+        """Copy the heads alone, which hold the noise: for use after ``net.reset_noise()``.
 
         Arguments and errors are those of :meth:`refresh`.
         """
-        if not self.folded.folds:  # the value head is a part of its own there
+        if not isinstance(self.folded.advantage_head, FoldedHeads):  # two parts, not one
             return self.refresh(net, in_place=in_place)
         self._check(net)
         heads = _frozen(net, folded_heads, noise=self.noise)
@@ -115,25 +115,27 @@ class InferenceIQN(nn.Module):
         if in_place:
             torch._foreach_copy_(list(old.values()), list(tensors.values()))
         else:
-            setattr(parent, name, new)  # one reference: a call has read the old one, or reads this
+            setattr(parent, name, new)  # in one step: a call uses the old part or the new one
 
 
 class FoldedIQN(IQN):
-    """A network of plain parts; its ``advantage_head`` is both heads and the dueling.
+    """A network of plain parts; its ``advantage_head`` is both heads and the dueling if possible.
 
-    ``phi`` is that of the τ which ``q_values`` averages over by default.
+    ``phi`` is the embedding of the τ that ``q_values`` averages over by default.
     """
 
     phi: Tensor
 
     def __init__(self, net: IQN) -> None:
-        folds = folds_heads(net)
+        heads, value_head = folded_heads(net), None
+        if net.value_head is not None and not isinstance(heads, FoldedHeads):
+            value_head = plain_copy(net.value_head)
         super().__init__(
             plain_copy(net.encoder),
             plain_copy(net.tau_embedding),
             plain_copy(net.mixer),
-            value_head=None if folds or net.value_head is None else plain_copy(net.value_head),
-            advantage_head=folded_heads(net),
+            value_head=value_head,
+            advantage_head=heads,
             dueling=net.dueling,
             fractions=None if net.fractions is None else plain_copy(net.fractions),
             n=net.n,
@@ -141,35 +143,25 @@ class FoldedIQN(IQN):
             inputs=net.inputs,
             config=net.config,
         )
-        self.folds = folds
         self.register_buffer("phi", net.tau_embedding(net.acting_tau()))
 
-    def quantile_values(self, state: Tensor, tau: Tensor, num_quantiles: int) -> Tensor:
-        """As :meth:`IQN.quantile_values`."""
-        if not self.folds:
-            return super().quantile_values(state, tau, num_quantiles)
-        q: Tensor = self.advantage_head(self.mixer(state, self.tau_embedding(tau), num_quantiles))
-        return q
-
     def mean_values(self, state: Tensor, tau: Tensor | None = None) -> Tensor:
-        """As :meth:`IQN.mean_values`; the heads take the mean where it is cheapest."""
-        if not self.folds:
+        """As :meth:`IQN.mean_values`; the heads compute the mean where it is cheapest."""
+        heads = self.advantage_head
+        if not isinstance(heads, FoldedHeads):
             return super().mean_values(state, tau)
         phi = self.phi if tau is None else self.tau_embedding(tau)
-        q: Tensor = self.advantage_head(self.mixer(state, phi, len(phi)), mean_over=len(phi))
+        q: Tensor = heads(self.mixer(state, phi, len(phi)), mean_over=len(phi))
         return q
-
-
-def folds_heads(net: IQN) -> bool:
-    """Whether both heads and the dueling of a network are one part in its copy."""
-    return net.value_head is not None and net.dueling == "per_level" and net.fractions is None
 
 
 def folded_heads(net: IQN) -> nn.Module:
-    """Both heads as one part, or the advantage head alone where the network's dueling is kept."""
-    if folds_heads(net) and net.value_head is not None:
-        return both_heads(net.value_head, net.advantage_head)
-    return plain_copy(net.advantage_head)
+    """Both heads and the dueling as one part; else the advantage head alone."""
+    value, advantage = net.value_head, net.advantage_head
+    joins = net.dueling == "per_level" and net.fractions is None
+    if joins and can_fold(value) and can_fold(advantage):
+        return FoldedHeads(value, advantage)
+    return plain_copy(advantage)
 
 
 def fold(net: IQN, *, noise: bool = True) -> FoldedIQN:

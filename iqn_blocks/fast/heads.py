@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -11,35 +11,19 @@ from torch import Tensor, nn
 from iqn_blocks.blocks import Head, HiddenLayer
 from iqn_blocks.blocks.activation import activate_
 from iqn_blocks.fast.plain import is_linear, linear, plain_copy, weight_and_bias
-from iqn_blocks.functional import dueling, mean_over_quantiles
+from iqn_blocks.functional import mean_over_quantiles
 
 
-def both_heads(value: nn.Module, advantage: nn.Module) -> FoldedHeads | PlainHeads:
-    """``Q = V + Adv − mean_A Adv`` as a part, folded where both heads are exactly a Head."""
-    heads = [h for h in (value, advantage) if type(h) is Head and is_linear(h.readout)]
-    if len(heads) == 2:
-        return FoldedHeads(*heads)
-    return PlainHeads(value, advantage)
-
-
-class PlainHeads(nn.Module):
-    """Heads as they are, ``(R, D) -> (R, *out_shape)``; ``mean_over=K`` averages ``K·B`` rows."""
-
-    def __init__(self, value: nn.Module, advantage: nn.Module) -> None:
-        super().__init__()
-        self.out_shape = advantage.out_shape
-        self.value, self.advantage = plain_copy(value), plain_copy(advantage)
-
-    def forward(self, x: Tensor, mean_over: int | None = None) -> Tensor:
-        q = dueling(self.value(x), self.advantage(x))
-        return q if mean_over is None else mean_over_quantiles(q, mean_over)
+def can_fold(head: object) -> TypeGuard[Head]:
+    """Whether a head is exactly a Head with a known readout."""
+    return type(head) is Head and is_linear(head.readout)
 
 
 class FoldedHeads(nn.Module):
     """Both heads as one: ``Q = W [h_V, h_A] + b``, ``(R, D) -> (R, *out_shape)``.
 
-    ``h_V``, ``h_A`` are the heads' hidden features, in which ``V + Adv − mean_A Adv`` is linear.
-    First layers that differ in their weights alone are one layer. ``mean_over=K`` averages the
+    ``h_V``, ``h_A`` are the heads' hidden features, and ``V + Adv − mean_A Adv`` is linear in them.
+    First layers that differ only in their weights become one layer. ``mean_over=K`` averages the
     features of ``K·B`` rows before the readout.
     """
 
@@ -111,7 +95,7 @@ def _readout(value: Head, advantage: Head) -> tuple[Tensor, Tensor]:
 
 
 def _layers(head: Head) -> nn.Sequential:
-    """What comes before the readout."""
+    """The layers before the readout."""
     return nn.Sequential(*(() if head.trunk is None else (head.trunk,)), *head.hidden)
 
 
@@ -121,7 +105,7 @@ def _first_layers_alike(value: Head, advantage: Head) -> bool:
 
 
 def _kind(layer: Any) -> object:
-    """What two hidden layers share that can be one; None for any other layer."""
+    """The properties that two hidden layers must share to become one; None for other layers."""
     if type(layer) is not HiddenLayer or not is_linear(layer.linear):
         return None
     if layer.norm is None:

@@ -1,11 +1,12 @@
-"""The door to the fast forms of a finished network."""
+"""The function that makes a fast copy of a finished network."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args, overload
+from typing import Literal, overload
 
 import torch
 
+from iqn_blocks._arguments import check_choice
 from iqn_blocks.fast.check import check_foldable
 from iqn_blocks.fast.engine import OnnxIQN
 from iqn_blocks.fast.folded import InferenceIQN
@@ -35,10 +36,10 @@ def optimize_for_inference(
 ) -> InferenceIQN | OnnxIQN:
     """A frozen copy of ``net`` for acting: the same values up to rounding, from fewer operations.
 
-    Folded into plain weights are spectral normalisation, the noise of the moment and the dueling
-    mean; the heads' first layers are one matrix product; ``q_values`` averages over τ before the
-    readout, and ``φ`` of its default τ is computed once. Parts that are not known by their exact
-    class are copied and run as they are. The copy's values are compared with the network's.
+    Spectral normalisation, the present noise and the dueling mean become plain weights. The heads'
+    first layers become one matrix product. ``q_values`` averages over τ before the readout, and
+    ``φ`` of its default τ is computed once. Parts of other classes are copied and run unchanged.
+    The copy's values are compared with the network's.
 
     After an update of ``net`` call ``refresh(net)``, after new noise alone ``refresh_heads(net)``.
 
@@ -52,7 +53,7 @@ def optimize_for_inference(
 
     Args:
         net: the network, on any device, in train or eval mode; it stays as it is.
-        noise: take over the noise of the moment; False makes the copy without noise.
+        noise: keep the noise that the network has now; False makes the copy without noise.
         engine: ``torch`` gives a module; ``onnxruntime`` the fastest ``q_values`` on a CPU, with
             NumPy arrays or tensors in and out. It needs the extra ``onnx``.
         image_dtype: what onnxruntime's graph takes, uint8 by default, or a floating dtype for
@@ -64,9 +65,7 @@ def optimize_for_inference(
         ValueError: another engine, ``image_dtype`` for PyTorch, a network on ``meta``, or one
             whose copy gives other values.
     """
-    if engine not in get_args(Engine):
-        accepted = ", ".join(map(repr, get_args(Engine)))
-        raise ValueError(f"engine: found {engine!r}, accepted are {accepted}")
+    check_choice("engine", engine, Engine)
     if engine == "torch" and image_dtype is not None:
         raise ValueError(
             f"image_dtype: found {image_dtype}, but engine='torch' takes uint8 and floating "

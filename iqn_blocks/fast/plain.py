@@ -1,4 +1,4 @@
-"""Modules with plain layers in the place of noisy and spectrally normalised ones."""
+"""Copies of modules in which plain layers replace noisy and spectrally normalised ones."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Part = TypeVar("Part", bound=nn.Module)
 
 
 def plain_copy(part: Part) -> Part:
-    """A deep copy with the weights of the moment: Conv2d for SpectralNormConv2d, Linear for noise.
+    """A deep copy with a Conv2d for each SpectralNormConv2d and a Linear for each NoisyLinear.
 
-    A layer is known by its exact class; any other module is copied as it is.
+    Only layers of exactly these classes are replaced; any other module is copied as it is.
     """
-    memo: dict[int, nn.Module] = {}  # where deepcopy looks for copies that exist
+    memo: dict[int, nn.Module] = {}  # deepcopy uses these copies instead of making its own
     for layer in part.modules():
         if type(layer) is SpectralNormConv2d:
             conv = nn.Conv2d(layer.in_channels, layer.out_channels, *layer.geometry, device="meta")
@@ -42,7 +42,7 @@ def is_linear(layer: object) -> bool:
 
 
 def weight_and_bias(layer: Any) -> tuple[Tensor, Tensor]:
-    """Those of a Linear, or of a NoisyLinear under the noise of the moment."""
+    """Weight and bias of a Linear, or of a NoisyLinear under its present noise."""
     if type(layer) is NoisyLinear:
         return layer.effective_weight()
     weight: Tensor = layer.weight

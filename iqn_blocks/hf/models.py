@@ -1,4 +1,4 @@
-"""Where pretrained parts get their models from, and the trunk that is one."""
+"""The models of pretrained parts, from a folder, the hub or a checkpoint, and the trunk slot's."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from iqn_blocks.kinds import Bool, Probability, String
 from iqn_blocks.registry import register
 
 # What HF parts are rebuilt from without their weights, by the name of the part in the encoder
-# ("vision", "trunk"): {"config": …, "processor": …}, plain data. Whoever rebuilds them from a file
-# of somebody else adds their own word on trust_remote_code, for the configuration's does not count,
-# and the sizes of the tensors in that file.
+# ("vision", "trunk"): {"config": …, "processor": …}, plain data. A reader of files from others adds
+# "trust_remote_code", since the file's own does not count, and "sizes" of the tensors in the file.
 Recipes = Mapping[str, Mapping[str, Any]]
 
 
@@ -32,10 +31,10 @@ def recipes(encoder: nn.Module) -> dict[str, dict[str, Any]]:
 
 
 class Models:
-    """Where pretrained parts get their models: a folder, a hub id, or a recipe where one is given.
+    """The source of pretrained parts: recipes where they are given, else a folder or a hub id.
 
-    Each model is made once, also where a network is put together twice; the second time it is as
-    it was at first, whatever the first network froze.
+    Each model is made once, even if a network is assembled twice. Parameters that the first network
+    has frozen are trainable again for the second.
     """
 
     def __init__(self, recipes: Recipes | None = None) -> None:
@@ -46,7 +45,7 @@ class Models:
         """The model of the part ``"vision"`` or ``"trunk"``, on the CPU.
 
         Raises:
-            ConfigError: the model cannot be had.
+            ConfigError: the model cannot be loaded.
         """
         if part not in self._made:
             recipe = self.recipes.get(part)
@@ -54,14 +53,9 @@ class Models:
                 if recipe is None:
                     model = load_model(path, takes, key=key, trust_remote_code=trust_remote_code)
                 else:
-                    trust = recipe.get("trust_remote_code", False)
+                    options = {k: recipe[k] for k in ("trust_remote_code", "sizes") if k in recipe}
                     model = model_from_config(
-                        recipe["config"],
-                        takes,
-                        path=path,
-                        key=key,
-                        trust_remote_code=trust,
-                        sizes=recipe.get("sizes"),
+                        recipe["config"], takes, path=path, key=key, **options
                     )
             self._made[part] = model, [p.requires_grad for p in model.parameters()]
         model, trained = self._made[part]
@@ -71,10 +65,8 @@ class Models:
 
     def processor(self, path: str, *, key: str) -> Mapping[str, Any]:
         """The processor of the part ``"vision"``."""
-        if "vision" in self.recipes:
-            found: Mapping[str, Any] = self.recipes["vision"]["processor"]
-            return found
-        return read_processor(path, key=key)
+        recipe = self.recipes.get("vision")
+        return read_processor(path, key=key) if recipe is None else recipe["processor"]
 
 
 Key = NewType("Key", str)  # a dotted path, for messages; no option of a configuration
@@ -103,7 +95,7 @@ def hf_embedding(
         key: what error messages call the path by.
 
     Raises:
-        ConfigError: the model cannot be had or takes no tokens of this number.
+        ConfigError: the model cannot be loaded, or takes fewer tokens.
     """
     model = (models or Models()).get(
         "trunk", model_name_or_path, "inputs_embeds", key=key, trust_remote_code=trust_remote_code

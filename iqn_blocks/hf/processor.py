@@ -1,4 +1,4 @@
-"""Pixels as a pretrained vision model wants them, by its processor's size and statistics."""
+"""Pixels for a pretrained vision model, by the size and statistics of its processor."""
 
 from __future__ import annotations
 
@@ -34,16 +34,15 @@ class PixelSpec(NamedTuple):
     ) -> PixelSpec:
         """The numbers of a ``preprocessor_config.json``; ``{}`` where there is none.
 
-        The size is ``crop_size``, or else ``height × width``, or else ``shortest_edge`` squared; a
-        processor without one leaves it to the model's ``image_size``. Statistics that are missing
-        are 0.5. Other keys, such as ``do_normalize``, are not read.
+        The size is ``crop_size``, or else ``height × width``, or else ``shortest_edge`` squared, or
+        else the model's ``image_size``. Missing statistics are 0.5. Other keys, such as
+        ``do_normalize``, are not read.
 
         Raises:
-            ValueError: no size anywhere, one above 4096 pixels, or numbers that are none.
+            ValueError: no size, one above 4096 pixels, or a value that is no number.
         """
-        found = processor.get("crop_size") or processor.get("size") or image_size
         return cls(
-            _sides(found),
+            _sides(processor.get("crop_size") or processor.get("size") or image_size),
             _per_channel(processor, "image_mean", DEFAULT_MEAN),
             _per_channel(processor, "image_std", DEFAULT_STD),
         )
@@ -63,7 +62,7 @@ class PixelValues(nn.Module):
 
     Bilinear resize, clamp to [−1, 1], map to [0, 1], ``(x − mean) / std``; one channel becomes
     three. uint8 is scaled first, as :func:`~iqn_blocks.functional.normalize_image` does. Computed
-    in float32, or in float64 where ``dtype`` is that, and then cast to ``dtype``.
+    in float32, or in float64 if ``dtype`` is float64, and then cast to ``dtype``.
 
     Raises:
         ValueError: ``in_channels`` is neither 1 nor 3.
@@ -82,7 +81,7 @@ class PixelValues(nn.Module):
         x = normalize_image(img, wide_dtype(dtype), self.uint8_scaling)
         x = F.interpolate(x, size=self.spec.size, mode="bilinear", align_corners=False)
         x = (x.clamp(-1, 1) + 1) / 2
-        # One channel after the other: a single one is normalised three times, not copied first.
+        # Channel by channel: a single channel is normalised three times instead of copied first.
         channels = (
             (x[:, min(i, x.shape[1] - 1)] - mean) / std
             for i, (mean, std) in enumerate(zip(self.spec.mean, self.spec.std, strict=True))
@@ -101,10 +100,10 @@ def read_processor(path: str, *, key: str = "path") -> dict[str, Any]:
     """
     with explained(key, path, f"its {PROCESSOR_FILE} cannot be read", "a JSON object, or no file"):
         file = _processor_file(path)
-        found = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError(f"it holds {type(found).__name__}")
-    return found
+        processor = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(processor, dict):
+            raise ValueError(f"it holds {type(processor).__name__}")
+    return processor
 
 
 def timm_processor(model: Any) -> dict[str, Any]:
@@ -115,16 +114,16 @@ def timm_processor(model: Any) -> dict[str, Any]:
     data = getattr(model.config, "pretrained_cfg", None)
     data = data or getattr(getattr(model, "timm_model", None), "pretrained_cfg", None) or {}
     size = (getattr(model.config, "model_args", None) or {}).get("img_size")
-    found = {
+    processor = {
         "size": size or list(data.get("input_size", ()))[1:],
         "image_mean": list(data.get("mean", ())),
         "image_std": list(data.get("std", ())),
     }
-    return {key: value for key, value in found.items() if value}
+    return {key: value for key, value in processor.items() if value}
 
 
 def _processor_file(path: str) -> Path | None:
-    """Where the processor is, None where there is none; offline, absence must be known as such."""
+    """The path of the processor, None without one; offline, the cache must know its absence."""
     from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
@@ -142,7 +141,7 @@ def _processor_file(path: str) -> Path | None:
 
 
 def _sides(size: Any) -> tuple[int, int]:
-    """Height and width from what processors and model configurations write."""
+    """Height and width, from the forms that processors and model configurations have."""
     sides: Any = [size] * 2
     if isinstance(size, Mapping):
         edge = size.get("shortest_edge")
@@ -158,11 +157,11 @@ def _sides(size: Any) -> tuple[int, int]:
 def _per_channel(
     processor: Mapping[str, Any], key: str, default: tuple[float, ...]
 ) -> tuple[float, ...]:
-    found = processor.get(key)
-    values = default if found is None else found
+    given = processor.get(key)
+    values = default if given is None else given
     values = values if isinstance(values, Sequence) else [values] * 3
     numbers = all(type(value) in (int, float) and abs(value) <= 1e30 for value in values)
     if not numbers or len(values) != 3 or (key == "image_std" and min(values) <= 0):
         above = " above 0" if key == "image_std" else ""
-        raise ValueError(f"{key}: expected three numbers{above}, found {found!r}")
+        raise ValueError(f"{key}: expected three numbers{above}, found {given!r}")
     return tuple(float(value) for value in values)

@@ -1,4 +1,4 @@
-"""A pretrained model is tried once before it is used: does it run, and what of it is needed?"""
+"""One run of a pretrained model before it is used, after which its unused parts are removed."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from iqn_blocks.hf.loading import SUCH_AS, Input
 
 
 class PassThrough(nn.Module):
-    """Stands where a module was whose result nobody reads: gives its first argument back."""
+    """Takes the place of a module whose result is not used: gives its first argument back."""
 
     def forward(self, x: Any, *_: Any, **__: Any) -> Any:
         return x
 
 
 def probe(model: nn.Module, run: Callable[[], Tensor], takes: Input, key: str) -> Tensor:
-    """The result of ``run``, after which ``model`` is without what that does not depend on.
+    """The result of ``run``; parts of ``model`` that it does not depend on are removed.
 
     Raises:
-        ConfigError: ``run`` fails; ``takes`` is the input that it uses, ``key`` what the message
-            calls the model by.
+        ConfigError: ``run`` fails; ``takes`` is the input that it uses, ``key`` the model's name in
+            the message.
     """
     training = model.training
     model.eval()
@@ -33,7 +33,7 @@ def probe(model: nn.Module, run: Callable[[], Tensor], takes: Input, key: str) -
             out = run()
     except Exception as error:  # a foreign model fails in its own ways
         raise ConfigError(
-            f"{key}: found {called(model)}, which does not run on {takes} alone "
+            f"{key}: found {label(model)}, which does not run on {takes} alone "
             f"({type(error).__name__}: {error}); accepted: a model such as {SUCH_AS[takes]}; name "
             "another model"
         ) from error
@@ -43,17 +43,17 @@ def probe(model: nn.Module, run: Callable[[], Tensor], takes: Input, key: str) -
     return out
 
 
-def called(model: nn.Module) -> str:
+def label(model: nn.Module) -> str:
     """Path and class of a model, for messages."""
     return f"{getattr(model, 'name_or_path', '')!r} ({type(model).__name__})"
 
 
 def drop_unused(model: nn.Module, out: Tensor) -> None:
-    """Remove what never receives a gradient from ``out``, which ``model`` made just now.
+    """Remove the parameters that get no gradient from ``out``, a result of ``model``.
 
-    Poolers, word embeddings of a model fed with vectors, mask tokens, norms of pooled outputs: a
-    module without any used parameter becomes :class:`PassThrough`, a lone parameter ``None``.
-    Numbered layers stay whole, because an expert may be idle in one call only.
+    Examples are poolers, mask tokens, norms of pooled outputs, and word embeddings of a model whose
+    input is vectors. A module without a used parameter becomes :class:`PassThrough`, a single
+    parameter ``None``. Numbered layers stay whole, because an expert may be unused in this call.
     """
     outside = {
         name: parameter
@@ -81,5 +81,5 @@ def _outermost(name: str, used: set[str]) -> str:
 
 
 def one_row(x: Tensor) -> Tensor:
-    """Stands in for a batch of no rows, at which transformers' reshapes fail."""
+    """One row of zeros in place of a batch without rows, for which transformers' reshapes fail."""
     return x.new_zeros(1, *x.shape[1:])

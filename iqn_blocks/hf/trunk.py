@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from iqn_blocks.blocks.tokens import projection
 from iqn_blocks.errors import ConfigError
 from iqn_blocks.hf.loading import plain_config
-from iqn_blocks.hf.pruning import called, one_row, probe
+from iqn_blocks.hf.pruning import label, one_row, probe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class HFTrunk(nn.Module):
     """The mean of encoded tokens, projected back: ``(B, T, d) -> (B, d)``.
 
-    ``output_projection(mean(backbone(dropout(input_projection(tokens)))))``. The backbone is fed
-    through ``inputs_embeds`` with an attention mask of ones; its word embeddings are removed. The
-    output projection is left out where the hidden width is ``d``.
+    ``output_projection(mean(backbone(dropout(input_projection(tokens)))))``. The backbone gets its
+    input as ``inputs_embeds``, with an attention mask of ones; its word embeddings are removed. The
+    output projection is left out if the hidden width is ``d``.
 
     Raises:
         ConfigError: the model takes no ``inputs_embeds``, or has fewer positions than ``n_tokens``;
@@ -41,7 +41,7 @@ class HFTrunk(nn.Module):
         positions = _positions(backbone)
         if positions is not None and n_tokens > positions:
             raise ConfigError(
-                f"{key}: found {called(backbone)} with {positions} positions, but the network has "
+                f"{key}: found {label(backbone)} with {positions} positions, but the network has "
                 f"{n_tokens} tokens; accepted: at most {positions}; name a model with "
                 "more positions, or reduce the tokens"
             )
@@ -74,13 +74,10 @@ class HFTrunk(nn.Module):
 
 
 def _positions(backbone: Any) -> int | None:
-    """Tokens that a model has positions for; None where there is no limit."""
-    found = getattr(backbone.config, "max_position_embeddings", None)
+    """The number of positions of a model; None without a limit."""
+    limit = getattr(backbone.config, "max_position_embeddings", None)
     for name, module in backbone.named_modules():
-        # RoBERTa and its kin count from behind the padding position.
-        if (
-            name.endswith("position_embeddings")
-            and getattr(module, "padding_idx", None) is not None
-        ):
-            found = module.num_embeddings - module.padding_idx - 1
-    return found if found is not None and found > 0 else None
+        padding = getattr(module, "padding_idx", None)
+        if name.endswith("position_embeddings") and padding is not None:
+            limit = module.num_embeddings - padding - 1  # RoBERTa's start at padding_idx + 1
+    return limit if limit is not None and limit > 0 else None

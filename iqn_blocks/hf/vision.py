@@ -1,37 +1,38 @@
 """Pretrained vision models: a frame as one vector, or as tokens.
 
-``recipe()`` is plain data that rebuilds the model without its weights. What the tokens do not
-depend on, such as a pooler, is removed from the model.
+``recipe()`` is plain data that rebuilds the model without its weights. Parts that the tokens do not
+depend on, such as a pooler, are removed from the model.
 """
 
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
+from iqn_blocks._arguments import check_choice
 from iqn_blocks.blocks.tokens import as_tokens, projection
 from iqn_blocks.errors import ConfigError
 from iqn_blocks.hf.loading import plain_config
 from iqn_blocks.hf.processor import PixelValues
-from iqn_blocks.hf.pruning import called, one_row, probe
+from iqn_blocks.hf.pruning import label, one_row, probe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SummaryToken = Literal["auto", "first", "mean"]
 
-CLASS_TOKENS = ("cls_token", "class_token", "class_embedding")  # what models call its parameter
+CLASS_TOKENS = ("cls_token", "class_token", "class_embedding")  # names of its parameter in models
 
 
 class HFVision(nn.Module):
     """Tokens of a pretrained vision model: ``(B, C, H, W) -> (B, T, hidden_dim)``.
 
     The base of :class:`HFVisionVector` and :class:`HFVisionTokens`. Tokens are
-    ``last_hidden_state``; of a feature map ``(B, C', H', W')`` each position is one. Their summary
-    is the ``"first"`` or the ``"mean"`` token, or with ``summary_token="auto"`` the class token,
-    which is the first, and the mean token of a model without one.
+    ``last_hidden_state``, or the positions of a feature map ``(B, C', H', W')``. Their summary is
+    the ``"first"`` or the ``"mean"`` token. With ``summary_token="auto"`` it is the class token,
+    which is the first, or the mean token of a model without one.
 
     Raises:
         ConfigError: the model takes no ``pixel_values`` of that size, or gives no tokens; ``key``
@@ -48,11 +49,7 @@ class HFVision(nn.Module):
         key: str = "backbone",
     ) -> None:
         super().__init__()
-        if summary_token not in get_args(SummaryToken):
-            raise ValueError(
-                f"summary_token: got {summary_token!r}, accepted are "
-                f"{', '.join(get_args(SummaryToken))}"
-            )
+        check_choice("summary_token", summary_token, SummaryToken)
         self.pixels = pixels
         self.backbone = backbone
         accepted = inspect.signature(backbone.forward).parameters
@@ -63,7 +60,7 @@ class HFVision(nn.Module):
         out = probe(backbone, lambda: self._last_hidden_state(zeros), "pixel_values", key)
         if out.ndim not in (3, 4):
             raise ConfigError(
-                f"{key}: found {called(backbone)}, whose last_hidden_state has shape "
+                f"{key}: found {label(backbone)}, whose last_hidden_state has shape "
                 f"{tuple(out.shape)}; accepted: tokens (B, T, d) or a map (B, d, H, W); name "
                 "another model"
             )
@@ -80,17 +77,14 @@ class HFVision(nn.Module):
 
     def summary(self, tokens: Tensor) -> Tensor:
         """The token that ``summary_token`` names: ``(B, T, d) -> (B, d)``."""
-        first = self.summary_token == "first" or (
-            self.summary_token == "auto" and self.has_class_token
-        )
-        return tokens[:, 0] if first else tokens.mean(1)
+        auto = "first" if self.has_class_token else "mean"
+        summary = auto if self.summary_token == "auto" else self.summary_token
+        return tokens[:, 0] if summary == "first" else tokens.mean(1)
 
     def recipe(self) -> dict[str, Any]:
         """``config`` and ``processor`` as plain data."""
-        return {
-            "config": plain_config(self.backbone),
-            "processor": self.pixels.spec.to_processor(),
-        }
+        processor = self.pixels.spec.to_processor()
+        return {"config": plain_config(self.backbone), "processor": processor}
 
     def _last_hidden_state(self, pixel_values: Tensor) -> Tensor:
         out: Tensor = self.backbone(pixel_values=pixel_values, **self._extra).last_hidden_state
@@ -100,8 +94,8 @@ class HFVision(nn.Module):
 class HFVisionVector(HFVision):
     """``refinement(projection(dropout(summary)))``: ``(B, C, H, W) -> (B, out_dim)``.
 
-    The projection is left out where the hidden width is ``out_dim``; ``refinement`` is an encoder
-    of tokens of that width and sees the vector as one token.
+    The projection is left out if the hidden width is ``out_dim``; ``refinement`` is an encoder of
+    tokens of that width, and the vector is its only token.
     """
 
     def __init__(
@@ -130,8 +124,8 @@ class HFVisionVector(HFVision):
 class HFVisionTokens(HFVision):
     """``token_projection(refinement(projection(dropout(tokens))))``: ``(B, C, H, W) -> (B, T, d)``.
 
-    The first projection leads to width ``d_model``, the last to ``out_dim``; each is left out where
-    it would change nothing. With ``summary_only`` the summary is all that is refined: ``T = 1``.
+    The first projection is to width ``d_model``, the last to ``out_dim``; each is left out if the
+    width stays the same. With ``summary_only`` the summary is the only token: ``T = 1``.
     """
 
     def __init__(

@@ -19,29 +19,25 @@ def current_names(
 ) -> Mapping[str, Any]:
     """``tensors`` with backbones as the network keeps them.
 
-    Names are those of the installed transformers, and without parts of a model that the network
-    leaves out because nothing depends on them, such as a pooler or word embeddings.
+    Their names become those of the installed transformers. Parts that the network leaves out, such
+    as a pooler or word embeddings, are dropped.
     """
     for prefix, backbone in _backbones(net, rows):
         expected = {row.theirs for row in rows if row.theirs.startswith(prefix)}
         inside = {name: value for name, value in tensors.items() if name.startswith(prefix)}
-        whole = expected | {prefix + name for name in _names_of_whole(backbone)}
-        found = {n: v for n, v in inside.items() if not n.startswith(prefix + _POOLER)}
-        if not found.keys() <= whole:
-            found = _translated(backbone, prefix, found)
+        with torch.device("meta"):
+            unpruned = type(backbone)(backbone.config)
+        whole = expected | {prefix + name for name in unpruned.state_dict()}
+        kept = {n: v for n, v in inside.items() if not n.startswith(prefix + _POOLER)}
+        if not kept.keys() <= whole:
+            kept = _translated(backbone, prefix, kept)
         outside = {name: value for name, value in tensors.items() if name not in inside}
-        tensors = {**outside, **{n: v for n, v in found.items() if n in expected or n not in whole}}
+        tensors = {**outside, **{n: v for n, v in kept.items() if n in expected or n not in whole}}
     return tensors
 
 
-def _names_of_whole(backbone: Any) -> set[str]:
-    """Names in a model of that kind from which nothing has been removed."""
-    with torch.device("meta"):
-        return set(type(backbone)(backbone.config).state_dict())
-
-
-def _backbones(net: nn.Module, rows: Sequence[Row]) -> Iterator[tuple[str, nn.Module]]:
-    """Prefix there and module here of each Hugging Face model."""
+def _backbones(net: nn.Module, rows: Sequence[Row]) -> Iterator[tuple[str, Any]]:
+    """Each Hugging Face model: its prefix in the other system, and the module here."""
     for path, module in net.named_modules():
         if not path.endswith(".backbone"):
             continue
@@ -51,11 +47,11 @@ def _backbones(net: nn.Module, rows: Sequence[Row]) -> Iterator[tuple[str, nn.Mo
             yield inside[0].theirs.removesuffix(rest), module
 
 
-def _translated(backbone: Any, prefix: str, found: Mapping[str, Any]) -> dict[str, Any]:
-    """``found`` as transformers reads it into such a model, and what does not fit as it is."""
-    if not found or not all(isinstance(value, Tensor) for value in found.values()):
-        return dict(found)
-    plain = {name.removeprefix(prefix): value.detach().clone() for name, value in found.items()}
+def _translated(backbone: Any, prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """``tensors`` as transformers reads them into such a model, and the misfits as they are."""
+    if not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
+        return dict(tensors)
+    plain = {name.removeprefix(prefix): value.detach().clone() for name, value in tensors.items()}
     dtypes = [value.dtype for value in plain.values() if value.is_floating_point()]
     with _quiet_transformers():
         model, report = type(backbone).from_pretrained(
@@ -75,7 +71,7 @@ def _translated(backbone: Any, prefix: str, found: Mapping[str, Any]) -> dict[st
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Its progress bar and its report of names that do not fit, which are reported here instead."""
+    """Without its progress bar and its report of misfits: the caller reports these itself."""
     from transformers.utils import logging
 
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()

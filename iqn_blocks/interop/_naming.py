@@ -1,13 +1,12 @@
-"""What another system calls our tensors: one table, read in both directions.
+"""Names of our tensors in another system: one table, read in both directions.
 
-A :class:`Naming` says what the other system calls our parts. From it and a network follows a table
-with one row for each tensor of the network. Layers that store their tensors differently are
-recognised by their type:
+A :class:`Naming` holds the other system's names of our parts. With a network it gives a table with
+one row for each tensor. Two layers store their tensors differently:
 
-* :class:`~iqn_blocks.blocks.NoisyLinear` keeps two noise vectors; the others keep ``bias_epsilon =
-  ε_out`` and ``weight_epsilon = ε_out ε_inᵀ``.
-* :class:`~iqn_blocks.blocks.SpectralNormConv2d` keeps ``weight``, ``u`` and ``v``; the others have
-  the names of one of PyTorch's two implementations.
+* :class:`~iqn_blocks.blocks.NoisyLinear` keeps two noise vectors; other systems keep
+  ``bias_epsilon = ε_out`` and ``weight_epsilon = ε_out ε_inᵀ``.
+* :class:`~iqn_blocks.blocks.SpectralNormConv2d` keeps ``weight``, ``u`` and ``v``; other systems
+  use the names of one of PyTorch's two implementations.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ from iqn_blocks.encoders.multimodal.vector import DirectEncoder, VectorEncoder
 from iqn_blocks.errors import CheckpointError
 from iqn_blocks.network import IQN
 
-# Names that spectral normalisation gives weight, u and v: the old hook's and the parametrization's.
+# Names of weight, u and v under spectral normalisation: the old hook's and the parametrization's.
 SPECTRAL_HOOK = ("weight_orig", "weight_u", "weight_v")
 SPECTRAL_PARAMETRIZATION = (
     "parametrizations.weight.original",
     "parametrizations.weight.0._u",
     "parametrizations.weight.0._v",
 )
-# The types that modules of the built-in networks have; other systems have names for no others.
+# The types of modules in built-in networks; other systems have names for these alone.
 KNOWN: frozenset[type[nn.Module]] = frozenset(
     {
         IQN, ClassicEncoder, HFVisionEncoder, DirectEncoder, VectorEncoder, SequenceEncoder,
@@ -58,17 +57,19 @@ _COMPILED = "_orig_mod"  # the part of a name that torch.compile adds
 
 @dataclass(frozen=True)
 class Naming:
-    """What another system calls the parts of our networks.
+    """Another system's names of the parts of our networks.
 
-    ``parts`` maps the path of a module or tensor of the network to its path there, ``spectral``
-    names the tensors of a spectrally normalised convolution, ``rows`` lists parameters of ours that
-    have a further first dimension there, of size 1.
+    ``parts`` maps the path of a module or tensor of the network to its path there. ``spectral``
+    names the tensors of a spectrally normalised convolution. ``rows`` lists parameters of ours that
+    have a further first dimension there, of size 1. ``one_head`` says whether it also has networks
+    without a value head.
     """
 
     system: str
     parts: Callable[[IQN], Mapping[str, str]]
     spectral: tuple[str, str, str]
     rows: tuple[str, ...] = ()
+    one_head: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,6 @@ class Row:
     shape: tuple[int, ...]
     target: Tensor
     layer: nn.Module
-
-    @property
-    def also(self) -> tuple[tuple[int, ...], ...]:
-        """Other shapes to accept: ours, where there is only a dimension of size 1 in addition."""
-        ours = tuple(self.target.shape)
-        return (ours,) if self.shape == (1, *ours) else ()
 
     @property
     def is_noise_matrix(self) -> bool:
@@ -139,57 +134,63 @@ def table(net: IQN, naming: Naming) -> list[Row]:
             another type than those of this library among them.
     """
     layers = {plain_name(path): module for path, module in net.named_modules()}
-    foreign = _foreign_modules(layers)
-    if foreign:
-        raise _no_names(naming, foreign)
+    _check_names(naming, _foreign_modules(layers, naming))
     parts = naming.parts(net)
-    rows = []
+    rows, nameless = [], []
     for name, target in net.state_dict().items():
         ours = plain_name(name)
         owner, _, leaf = ours.rpartition(".")
-        layer = layers[owner]
-        theirs = _their_path(ours, parts)
+        layer, theirs = layers[owner], _their_path(ours, parts)
         if theirs is None:
-            foreign.append(ours)
+            nameless.append(ours)
             continue
-        renamed = _their_leaf(layer, leaf, naming)
-        theirs = theirs.removesuffix(leaf) + renamed if renamed else theirs
-        rows.append(Row(ours, theirs, _their_shape(layer, ours, target, naming), target, layer))
-    if foreign:
-        raise _no_names(naming, foreign)
+        shape = (1, *target.shape) if ours in naming.rows else tuple(target.shape)
+        leaves = {}
+        if isinstance(layer, NoisyLinear):
+            leaves = {"epsilon_in": "weight_epsilon", "epsilon_out": "bias_epsilon"}
+            shape = tuple(layer.weight_mu.shape) if leaf == "epsilon_in" else shape
+        elif isinstance(layer, SpectralNormConv2d):
+            leaves = dict(zip(("weight", "u", "v"), naming.spectral, strict=True))
+        if leaf in leaves:
+            theirs = theirs.removesuffix(leaf) + leaves[leaf]
+        rows.append(Row(ours, theirs, shape, target, layer))
+    _check_names(naming, nameless)
     return rows
 
 
-def _foreign_modules(layers: Mapping[str, nn.Module]) -> list[str]:
+def _foreign_modules(layers: Mapping[str, nn.Module], naming: Naming) -> list[str]:
     """Path and type of the outermost modules that are not of a known type.
 
-    A subclass may compute anything under the names of its base, so that it is not known. Inside a
-    Hugging Face model names and types are those of transformers on both sides.
+    A subclass is not known, since it may compute something else. Inside a Hugging Face model names
+    and types are those of transformers on both sides.
     """
     pretrained = (hf.HFVisionVector, hf.HFVisionTokens, hf.HFTrunk)
     skipped = {f"{path}.backbone" for path, module in layers.items() if type(module) in pretrained}
     foreign = []
     for path, module in layers.items():
         inside = any(path == outer or path.startswith(f"{outer}.") for outer in skipped)
-        if not (inside or (type(module) in KNOWN and _is_usual(module))):
+        if not (inside or (type(module) in KNOWN and _is_usual(module, naming))):
             skipped.add(path)
             foreign.append(f"{path or 'the network'} ({type(module).__name__})")
     return foreign
 
 
-def _is_usual(module: nn.Module) -> bool:
-    """Whether a module of a known type computes what other systems compute under these names."""
+def _is_usual(module: nn.Module, naming: Naming) -> bool:
+    """Whether a module of a known type computes what the other system does under these names."""
     if isinstance(module, MapReadout):
         return module.readout in ("flatten", "max")
     if isinstance(module, IQN):
-        return module.dueling == "per_level" and module.value_head is not None
+        if module.value_head is None:
+            return naming.one_head
+        return module.dueling == "per_level"
     return True
 
 
-def _no_names(naming: Naming, foreign: Sequence[str]) -> CheckpointError:
-    return CheckpointError(
-        f"this network has parts that {naming.system} has no names for: {', '.join(foreign)}"
-    )
+def _check_names(naming: Naming, nameless: Sequence[str]) -> None:
+    if nameless:
+        raise CheckpointError(
+            f"this network has parts that {naming.system} has no names for: {', '.join(nameless)}"
+        )
 
 
 def _their_path(ours: str, parts: Mapping[str, str]) -> str | None:
@@ -201,17 +202,3 @@ def _their_path(ours: str, parts: Mapping[str, str]) -> str | None:
             return None
         rest = f".{last}{rest}"
     return parts[prefix] + rest
-
-
-def _their_leaf(layer: nn.Module, leaf: str, naming: Naming) -> str | None:
-    if isinstance(layer, NoisyLinear):
-        return {"epsilon_in": "weight_epsilon", "epsilon_out": "bias_epsilon"}.get(leaf)
-    if isinstance(layer, SpectralNormConv2d):
-        return dict(zip(("weight", "u", "v"), naming.spectral, strict=True)).get(leaf)
-    return None
-
-
-def _their_shape(layer: nn.Module, ours: str, target: Tensor, naming: Naming) -> tuple[int, ...]:
-    if isinstance(layer, NoisyLinear) and ours.endswith(".epsilon_in"):
-        return tuple(layer.weight_mu.shape)
-    return (1, *target.shape) if ours in naming.rows else tuple(target.shape)

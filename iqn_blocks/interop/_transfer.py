@@ -62,33 +62,30 @@ def write(rows: Sequence[Row], values: Sequence[Tensor]) -> None:
 
 
 def _faults(rows: Sequence[Row], tensors: Mapping[str, Any]) -> list[str]:
-    expected = {row.theirs: row for row in rows}
+    names = {row.theirs for row in rows}
+    way_out = (
+        " (if the file keeps no float statistics, give the configuration those that it was trained "
+        "with, and load_state_dict float_stats=False)"
+    )
     missing = [
-        f"missing: {name}{_way_out(expected[name])}" for name in expected if name not in tensors
+        f"missing: {row.theirs}{way_out if isinstance(row.layer, FloatNormalization) else ''}"
+        for row in rows
+        if row.theirs not in tensors
     ]
-    extra = [f"not in the network: {name}" for name in tensors if name not in expected]
-    misfits = []
-    for name, row in expected.items():
-        fault = _misfit(tensors[name], row) if name in tensors else ""
-        if fault:
-            misfits.append(f"{name}: {fault}")
-    return [*missing, *extra, *misfits]
-
-
-def _way_out(missing: Row) -> str:
-    if isinstance(missing.layer, FloatNormalization):
-        return (
-            " (if the file keeps no float statistics, give the configuration those that it was "
-            "trained with, and load_state_dict float_stats=False)"
-        )
-    return ""
+    extra = [f"not in the network: {name}" for name in tensors if name not in names]
+    misfits = {
+        row.theirs: _misfit(tensors[row.theirs], row) for row in rows if row.theirs in tensors
+    }
+    return [*missing, *extra, *(f"{name}: {fault}" for name, fault in misfits.items() if fault)]
 
 
 def _misfit(value: object, row: Row) -> str:
     """What is wrong with a value taken alone; empty if nothing."""
     if not isinstance(value, Tensor):
         return f"expected a tensor, found {type(value).__name__}"
-    if tuple(value.shape) not in (row.shape, *row.also):
+    # The further first dimension of size 1 may be missing.
+    is_ours = value.shape == row.target.shape and row.shape == (1, *value.shape)
+    if value.shape != row.shape and not is_ours:
         return f"expected shape {row.shape}, found {tuple(value.shape)}"
     if value.is_meta or value.layout != torch.strided:
         return f"expected a dense tensor with data, found {value.layout} on {value.device}"
@@ -107,8 +104,8 @@ def _usable(name: str, statistics: Tensor) -> bool:
 def split_noise(matrix: Tensor, epsilon_out: Tensor) -> Tensor | None:
     """``ε_in`` of ``ε_out ε_inᵀ = matrix``: ``(out, in), (out,) -> (in,)``; None if there is none.
 
-    Dividing a row by its ``ε_out`` may miss a float by its last bit; of that number and its two
-    neighbours the one is taken whose products are found in the matrix.
+    A row divided by its ``ε_out`` may differ from ``ε_in`` in the last bit. Of each quotient and
+    its two neighbours, the one with most products in the matrix counts.
     """
     kept = matrix.dtype
     matrix, epsilon_out = _as_computed(matrix, epsilon_out)
@@ -127,7 +124,7 @@ def split_noise(matrix: Tensor, epsilon_out: Tensor) -> Tensor | None:
 
 
 def _as_computed(*tensors: Tensor) -> list[Tensor]:
-    """The tensors in the coarsest dtype that holds them: a cast since then keeps old rounding."""
+    """The tensors in the coarsest dtype that holds them: they may have been cast since."""
     for dtype in (torch.bfloat16, torch.float16, torch.float32):
         if all(torch.equal(t.to(dtype).to(t.dtype), t) for t in tensors):
             return [t.to(dtype) for t in tensors]

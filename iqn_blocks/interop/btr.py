@@ -28,26 +28,33 @@ def load_state_dict(net: nn.Module, state_dict: Mapping[str, Any]) -> None:
     That code keeps ``conv.{s}.conv`` and, under spectral normalisation,
     ``conv.{s}.residual_{b}.conv_{c}``; ``cos_embedding``; and ``dueling.value_branch`` and
     ``dueling.advantage_branch``, each a Linear, with ``layer_norm`` a LayerNorm, a ReLU and a
-    Linear, noisy or not. Its variant for the Wii calls them ``linear_layersV`` and
-    ``linear_layersA``, has them a second time under ``linear_layers``, and keeps ``pis``, the
-    factors ``π·i`` of its cosines. Noise is carried over as it is there.
+    Linear, noisy or not. With ``dueling: 0`` there is one head instead, ``linear_layers``, without
+    a LayerNorm; it goes to a network of ``nn.decoder.dueling: none``. Its variant for the Wii calls
+    the branches ``linear_layersV`` and ``linear_layersA``, has them a second time under
+    ``linear_layers``, and keeps ``pis``, the factors ``π·i`` of its cosines. Noise is carried over
+    as it is there.
 
     Raises:
         CheckpointError: names that are missing, left over or misshaped, values that are no tensor
             or of another kind, noise that is no outer product, in one message with all of them; the
-            network is unchanged then. Also where the network has parts that BTR's code has not,
-            where the file's network has no dueling, or other cosines than this one.
+            network is unchanged then. Also where the network has parts that BTR's code has not, or
+            where one of file and network has dueling and the other has not, or other cosines.
         TypeError: ``net`` is no network of this library.
     """
     network = plain_network(net)
     tensors = normalized(state_dict, NAMINGS["atari"])
-    if any(name.startswith("linear_layers.0.") for name in tensors):
-        raise CheckpointError(
-            "state_dict: found linear_layers.0, a network without dueling, whose one head gives "
-            "the action values; accepted: networks with dueling.value_branch or linear_layersV; "
-            "the network is unchanged"
-        )
     is_wii = any(name.startswith(f"{_WII['value'][0]}.") for name in tensors)
+    is_dueling = is_wii or any(name.startswith("dueling.") for name in tensors)
+    if is_dueling and network.value_head is None:
+        raise CheckpointError(
+            "state_dict: found a value and an advantage branch, but this network has one head; "
+            "build it with nn.decoder.dueling: per_level; the network is unchanged"
+        )
+    if network.value_head is not None and any(n.startswith("linear_layers.0.") for n in tensors):
+        raise CheckpointError(
+            "state_dict: found linear_layers.0, a network without dueling, but this one has a "
+            "value head; build it with nn.decoder.dueling: none; the network is unchanged"
+        )
     naming = NAMINGS["wii" if is_wii else "atari"]
     rows = table(network, naming)
     write(rows, read(rows, _without_derived(network, tensors), naming.system))
@@ -91,6 +98,11 @@ def _body() -> Iterator[tuple[str, str]]:
 
 def _atari_heads(net: IQN) -> Iterator[tuple[str, str]]:
     """A head is one sequence: Linear, [LayerNorm], activation, readout."""
+    if net.value_head is None:
+        # Its code has no LayerNorm here, so ours stays without a name.
+        yield "advantage_head.hidden.0.linear", "linear_layers.0"
+        yield "advantage_head.readout", "linear_layers.2"
+        return
     layer_norm = config_of(net).btr.use_layer_norm
     for name in ("value", "advantage"):
         branch = f"dueling.{name}_branch"
@@ -111,7 +123,7 @@ def _wii_heads() -> Iterator[tuple[str, str]]:
 
 
 NAMINGS: Mapping[str, Naming] = {
-    "atari": Naming("BTR", _atari_parts, SPECTRAL_PARAMETRIZATION),
+    "atari": Naming("BTR", _atari_parts, SPECTRAL_PARAMETRIZATION, one_head=True),
     "wii": Naming("BTR (Wii)", _wii_parts, SPECTRAL_PARAMETRIZATION),
 }
 

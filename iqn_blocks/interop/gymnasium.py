@@ -9,14 +9,14 @@ from iqn_blocks.config import Config, parse
 from iqn_blocks.errors import ConfigError
 from iqn_blocks.plain import show
 
-_UNBOUNDED = 1e30  # bounds of floats without any are infinite, or the dtype's largest number
+_UNBOUNDED = 1e30  # floats without bounds have infinite ones, or the dtype's largest number
 
 
 def config_from_env(env: Any, **overrides: Any) -> Config:
     """A configuration whose inputs and actions fit an environment, vectorised or not.
 
-    It has the spaces of one environment, ``single_observation_space`` and ``single_action_space``
-    where there are such. ``overrides`` and errors are those of :func:`config_from_spaces`.
+    A vectorised one has these spaces as ``single_observation_space`` and ``single_action_space``.
+    ``overrides`` and errors are those of :func:`config_from_spaces`.
     """
     observations = getattr(env, "single_observation_space", env.observation_space)
     actions = getattr(env, "single_action_space", env.action_space)
@@ -43,11 +43,11 @@ def config_from_spaces(observation_space: Any, action_space: Any, **overrides: A
 
 
 def _refuse_vectorised(observation_space: Any, action_space: Any) -> None:
-    """Refuse spaces that hold a row for each of several environments, as far as they show it.
+    """Refuse spaces that look as if they held a row for each of several environments.
 
-    A pixel has the same finite bounds as its neighbours; the entries of a vector often have not.
-    ``N`` environments have ``N`` actions and observations with ``N`` rows, which an image of ``N``
-    rows and blocks of ``N`` actions would have too. Up to four channels are taken for a frame
+    All pixels of an image have the same finite bounds; the entries of a vector often have not. With
+    as many rows as actions, an observation may come from ``N`` environments, or be an image of
+    ``N`` rows beside blocks of ``N`` actions. An image of up to four channels counts as a frame
     stack.
     """
     from gymnasium import spaces
@@ -69,12 +69,8 @@ def _refuse_vectorised(observation_space: Any, action_space: Any) -> None:
 
 def _looks_like_pixels(box: Any) -> bool:
     low, high = box.low.min(), box.high.max()
-    return bool(
-        abs(low) < _UNBOUNDED
-        and high < _UNBOUNDED
-        and (box.low == low).all()
-        and (box.high == high).all()
-    )
+    is_bounded = abs(low) < _UNBOUNDED and high < _UNBOUNDED
+    return bool(is_bounded and (box.low == low).all() and (box.high == high).all())
 
 
 def _entries(space: Any) -> list[Any]:
@@ -101,11 +97,11 @@ def _actions(space: Any) -> dict[str, Any]:
 def _observations(space: Any) -> dict[str, Any]:
     from gymnasium import spaces
 
-    boxes = _entries(space)
-    ranks = [len(box.shape) if isinstance(box, spaces.Box) else 0 for box in boxes]
-    vectors = [box for box, rank in zip(boxes, ranks, strict=True) if rank == 1]
-    images = [box for box, rank in zip(boxes, ranks, strict=True) if rank in (2, 3)]
-    if len(vectors) > 1 or len(images) > 1 or len(vectors) + len(images) != len(boxes):
+    entries = _entries(space)
+    boxes = [box for box in entries if isinstance(box, spaces.Box)]
+    vectors = [box for box in boxes if len(box.shape) == 1]
+    images = [box for box in boxes if len(box.shape) in (2, 3)]
+    if len(vectors) > 1 or len(images) > 1 or len(vectors) + len(images) != len(entries):
         raise ConfigError(
             f"observation_space: found {space!r}; accepted are a Box of rank 1 (floats), of rank 2 "
             f"or 3 (an image), or a Dict of one of each; wrap the environment to give these"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,9 +34,9 @@ class IQNExtractor(CombinedExtractor):
     """State encoder of a network as a features extractor, for any algorithm: ``(B, …) -> (B, D)``.
 
     The observation space gives the sizes of the inputs: an image ``(C, H, W)`` or ``(H, W)``, such
-    as a frame stack, and everything else, one after the other, as floats. Images of a uint8 space
-    are scaled as ``nn.vis.uint8_scaling`` says, whether or not sb3 has divided them by 255; images
-    of a floating space must be scaled already.
+    as a frame stack, and all other entries, joined as floats. Images of a uint8 space are scaled as
+    ``nn.vis.uint8_scaling`` says, whether or not sb3 has divided them by 255; images of a floating
+    space must be scaled already, to about [−1, 1].
 
     Args:
         observation_space: a Box, or a Dict with at most one image.
@@ -43,10 +44,11 @@ class IQNExtractor(CombinedExtractor):
         keys: keys of the configuration that the space does not decide, such as ``nn={…}``.
 
     Raises:
-        ConfigError: a space with several images, a key that is not valid.
+        ConfigError: a space with several images or one of floating numbers up to 255, a key that is
+            not valid.
     """
 
-    # A CombinedExtractor for sb3's sake: it tells those alone about normalize_images.
+    # sb3 passes normalized_image to a CombinedExtractor alone.
     def __init__(
         self, observation_space: spaces.Space[Any], normalized_image: bool = False, **keys: Any
     ) -> None:
@@ -73,7 +75,7 @@ class IQNPolicy(QRDQNPolicy):
         lr_schedule: sb3's.
         n_quantiles: number of midpoints ``K``.
         config: keys of the configuration that the spaces do not decide, such as ``{"nn": {…}}``.
-        normalize_images: as sb3 has it; the network sees the same either way.
+        normalize_images: sb3's; it does not change what the network sees.
         optimizer_class: sb3's.
         optimizer_kwargs: sb3's.
 
@@ -108,22 +110,21 @@ class IQNPolicy(QRDQNPolicy):
         )
 
     def make_quantile_net(self) -> IQNQuantileNetwork:
-        """A network of its own."""
-        net = IQNQuantileNetwork(
+        """A new network."""
+        net: IQNQuantileNetwork = IQNQuantileNetwork(
             self.observation_space,
             self.action_space,
             self.n_quantiles,
             self.config,
             self.normalize_images,
-        )
-        made: IQNQuantileNetwork = net.to(self.device)
-        return made
+        ).to(self.device)
+        return net
 
     def _build(self, lr_schedule: Any) -> None:
         super()._build(lr_schedule)
         self.quantile_net_target.noise_at_each_call = True
         for module in self.quantile_net_target.modules():
-            # sb3 hands parameters on, never buffers.
+            # sb3 copies parameters to the target network, but no buffers.
             if isinstance(module, SpectralNormConv2d):
                 module.iterate_in_eval = True
 
@@ -137,21 +138,12 @@ class IQNPolicy(QRDQNPolicy):
         return action
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        theirs = super()._get_constructor_parameters()
-        names = (
-            "observation_space",
-            "action_space",
-            "lr_schedule",
-            "n_quantiles",
-            "normalize_images",
-            "optimizer_class",
-            "optimizer_kwargs",
-        )
-        return {"config": self.config, **{name: theirs[name] for name in names}}
+        values = {**super()._get_constructor_parameters(), "config": self.config}
+        return {name: values[name] for name in inspect.signature(IQNPolicy).parameters}
 
 
 class IQNQuantileNetwork(QuantileNetwork):
-    """What :class:`IQNPolicy` has twice: observations to quantiles ``(B, K, A)``."""
+    """Online and target network of :class:`IQNPolicy`: observations to quantiles ``(B, K, A)``."""
 
     def __init__(
         self,
@@ -184,10 +176,9 @@ class _Reader(nn.Module):
 
     def __init__(self, space: spaces.Space[Any], *, divided: bool) -> None:
         super().__init__()
-        self.image_key = _image_key(space)
-        entries = space.spaces if isinstance(space, spaces.Dict) else {"": space}
+        entries, self.image_key = _entries(space)
         self.vector_keys = [key for key in entries if key != self.image_key]
-        image = entries.get(self.image_key) if self.image_key is not None else None
+        image = None if self.image_key is None else entries[self.image_key]
         self.is_uint8 = image is not None and image.dtype == np.uint8
         self.is_divided = divided and image is not None and is_image_space(image)
 
@@ -206,8 +197,9 @@ class _Reader(nn.Module):
 
 def _build(space: spaces.Space[Any], actions: spaces.Space[Any], keys: Mapping[str, Any]) -> IQN:
     """The network for the inputs that :class:`_Reader` gives."""
-    key = _image_key(space)
-    entries = space.spaces if isinstance(space, spaces.Dict) else {"": space}
+    entries, key = _entries(space)
+    if key is not None:
+        _check_range(entries[key])
     inputs = {} if key is None else {"image": entries[key]}
     n_floats = sum(get_flattened_obs_dim(box) for name, box in entries.items() if name != key)
     if n_floats:
@@ -220,7 +212,20 @@ def _build(space: spaces.Space[Any], actions: spaces.Space[Any], keys: Mapping[s
     return net
 
 
-def _image_key(space: spaces.Space[Any]) -> str | None:
+def _check_range(image: spaces.Space[Any]) -> None:
+    """Refuse floating images up to 255: sb3 scales only uint8 ones."""
+    assert isinstance(image, spaces.Box)
+    low, high = image.low.min(), image.high.max()
+    if image.dtype != np.uint8 and np.isfinite([low, high]).all() and max(-low, high) > 16:
+        raise ConfigError(
+            f"observation_space: found an image of {image.dtype} from {low:g} to {high:g}; "
+            f"accepted: uint8, or floating numbers scaled to about [-1, 1]; where they are 0 … 255 "
+            f"give the space and the image the dtype uint8 in a wrapper of the environment"
+        )
+
+
+def _entries(space: spaces.Space[Any]) -> tuple[Mapping[str, spaces.Space[Any]], str | None]:
+    """The entries of an observation space, and the key of its image."""
     entries = space.spaces if isinstance(space, spaces.Dict) else {"": space}
     keys = [
         key for key, box in entries.items() if isinstance(box, spaces.Box) and len(box.shape) > 1
@@ -230,4 +235,4 @@ def _image_key(space: spaces.Space[Any]) -> str | None:
             f"observation_space: found the images {', '.join(map(repr, keys))}; accepted: one "
             f"image beside floats; stack them as channels in a wrapper of the environment"
         )
-    return keys[0] if keys else None
+    return entries, keys[0] if keys else None

@@ -14,7 +14,8 @@ class TorchrlModel(nn.Module):
     ``model(image, floats) -> (action_value, quantiles, tau)`` of shapes ``(*, A)``, ``(*, K, A)``
     and ``(*, K)`` for ``image (*, C, H, W)`` and ``floats (*, F)``, with any leading dimensions
     ``*``, none included. A network of one input takes that one alone. ``action_value`` is the mean
-    over the quantiles.
+    over the quantiles. In training mode τ is drawn at each call; in eval mode it is the ``K``
+    midpoints, so that the greedy action of an observation is always the same.
 
     torchrl's losses hold the buffers of a network, so that noise drawn from outside never reaches
     them. With ``noisy`` set, new noise is therefore drawn at each call, for online and target
@@ -23,7 +24,7 @@ class TorchrlModel(nn.Module):
     Args:
         net: the network; one action offset only.
         num_quantiles: ``K``, ``nn.iqn.n`` by default.
-        scheme: how τ is drawn, the paper's i.i.d. uniform by default.
+        scheme: how τ is drawn in training mode, the paper's i.i.d. uniform by default.
         noisy: whether noise is drawn at each call.
 
     Raises:
@@ -70,7 +71,8 @@ class TorchrlModel(nn.Module):
         else:
             self.net.disable_noise()
         k = self.num_quantiles
-        q, tau = self.net(img, floats, k, scheme=self.scheme)
+        scheme = self.scheme if self.training else "midpoints"
+        q, tau = self.net(img, floats, k, scheme=scheme)
         quantiles, taus = split_quantiles(q, k), split_quantiles(tau, k)
         return (
             mean_over_quantiles(q, k).reshape(*lead, -1),

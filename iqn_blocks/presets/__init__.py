@@ -45,7 +45,7 @@ def btr(n_actions: int, in_channels: int = 4, **keys: Any) -> Config:
     Raises:
         ConfigError: a key that is not valid.
     """
-    return _preset("btr", _image(in_channels), keys, n_actions=n_actions)
+    return _preset("btr", keys, n_actions=n_actions, in_channels=in_channels)
 
 
 def fqf(n_actions: int, in_channels: int = 4, **keys: Any) -> Config:
@@ -57,7 +57,7 @@ def fqf(n_actions: int, in_channels: int = 4, **keys: Any) -> Config:
     Raises:
         ConfigError: a key that is not valid.
     """
-    return _preset("fqf", _image(in_channels), keys, n_actions=n_actions)
+    return _preset("fqf", keys, n_actions=n_actions, in_channels=in_channels)
 
 
 def impoola_iqn(n_actions: int, in_channels: int = 3, **keys: Any) -> Config:
@@ -70,7 +70,7 @@ def impoola_iqn(n_actions: int, in_channels: int = 3, **keys: Any) -> Config:
     Raises:
         ConfigError: a key that is not valid.
     """
-    return _preset("impoola_iqn", _image(in_channels), keys, n_actions=n_actions)
+    return _preset("impoola_iqn", keys, n_actions=n_actions, in_channels=in_channels)
 
 
 def iqn(n_actions: int, in_channels: int = 4, **keys: Any) -> Config:
@@ -83,7 +83,7 @@ def iqn(n_actions: int, in_channels: int = 4, **keys: Any) -> Config:
     Raises:
         ConfigError: a key that is not valid.
     """
-    return _preset("iqn", _image(in_channels), keys, n_actions=n_actions)
+    return _preset("iqn", keys, n_actions=n_actions, in_channels=in_channels)
 
 
 def linesight(n_actions: int = 12, float_input_dim: int = 184, **keys: Any) -> Config:
@@ -96,7 +96,7 @@ def linesight(n_actions: int = 12, float_input_dim: int = 184, **keys: Any) -> C
     Raises:
         ConfigError: a key that is not valid.
     """
-    return _preset("linesight", {}, keys, n_actions=n_actions, float_input_dim=float_input_dim)
+    return _preset("linesight", keys, n_actions=n_actions, float_input_dim=float_input_dim)
 
 
 def minatar(n_actions: int, in_channels: int, **keys: Any) -> Config:
@@ -109,7 +109,7 @@ def minatar(n_actions: int, in_channels: int, **keys: Any) -> Config:
     Raises:
         ConfigError: a key that is not valid.
     """
-    return _preset("minatar", _image(in_channels), keys, n_actions=n_actions)
+    return _preset("minatar", keys, n_actions=n_actions, in_channels=in_channels)
 
 
 def recurrent_iqn(n_actions: int, in_channels: int = 4, **keys: Any) -> Config:
@@ -123,7 +123,7 @@ def recurrent_iqn(n_actions: int, in_channels: int = 4, **keys: Any) -> Config:
     Raises:
         ConfigError: a key that is not valid.
     """
-    return _preset("recurrent_iqn", _image(in_channels), keys, n_actions=n_actions)
+    return _preset("recurrent_iqn", keys, n_actions=n_actions, in_channels=in_channels)
 
 
 def simba_iqn(n_actions: int, float_input_dim: int, **keys: Any) -> Config:
@@ -135,12 +135,10 @@ def simba_iqn(n_actions: int, float_input_dim: int, **keys: Any) -> Config:
     Raises:
         ConfigError: a key that is not valid.
     """
-    return _preset("simba_iqn", {}, keys, n_actions=n_actions, float_input_dim=float_input_dim)
+    return _preset("simba_iqn", keys, n_actions=n_actions, float_input_dim=float_input_dim)
 
 
-def _image(in_channels: int) -> dict[str, Any]:
-    return {"nn": {"vis": {"in_channels": in_channels}}}
-
-
-def _preset(name: str, own: dict[str, Any], keys: dict[str, Any], **more: Any) -> Config:
-    return parse({"preset": name, **merge(Config, {**own, **more}, keys)})
+def _preset(name: str, keys: dict[str, Any], in_channels: int | None = None, **own: Any) -> Config:
+    if in_channels is not None:
+        own["nn"] = {"vis": {"in_channels": in_channels}}
+    return parse({"preset": name, **merge(Config, own, keys)})

@@ -10,7 +10,6 @@ import pytest
 from iqn_blocks import ConfigError, check
 from iqn_blocks.config import Config
 from iqn_blocks.config.block import Block
-from iqn_blocks.config.keys import child
 from iqn_blocks.config.part import SHARED, OptionsOf, PartsOf
 from iqn_blocks.kinds import Kind
 from iqn_blocks.registry import Slot, find_part, list_parts, options_of
@@ -45,7 +44,7 @@ class Key(NamedTuple):
 
 def walk(block: type[Block] = Config, above: str = "") -> Iterator[Key]:
     for name, field in block.model_fields.items():
-        inner = child(block, name)
+        inner = block.child(name)
         if inner is not None:
             yield from walk(inner, f"{above}{name}.")
             continue

@@ -143,8 +143,8 @@ RULES = {
     "patch tokens": Rule(
         PATCHES,
         "nn.vis.transformer.fusion_tokens: found patch_tokens with "
-        "nn.encoder.post_concat_layout fused_vector; accepted: summary there; set fusion_tokens "
-        "to summary, or post_concat_layout to token_sequence",
+        "nn.encoder.post_concat_layout fused_vector; accepted: summary there; set "
+        "post_concat_layout to token_sequence, or fusion_tokens to summary",
         [
             nn(vis={"transformer": {"fusion_tokens": "summary"}}),
             nn(encoder={"post_concat_layout": "token_sequence"}),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from iqn_blocks import ConfigError, check, register
-from iqn_blocks._numbers import nearest_divisor
+from iqn_blocks._arguments import nearest_divisor
 from iqn_blocks.config import parse
 from tests.config.cases import faults
 from tests.config.rules import HF, RULES, config, multimodal, nn

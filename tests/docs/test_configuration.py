@@ -9,7 +9,6 @@ import pytest
 
 from iqn_blocks import ConfigError
 from iqn_blocks.config import Config, parse
-from iqn_blocks.config.keys import all_keys, child
 from tests.config.cases import KEYS
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -37,9 +36,9 @@ def test_the_error_on_the_page_is_the_one_that_is_raised() -> None:
 
 def test_every_block_is_described() -> None:
     assert Config.__doc__
-    for name, path in all_keys(Config):
+    for name, path in Config.all_keys():
         block = Config
         for part in path.split(".")[:-1]:
-            block = child(block, part) or block
+            block = block.child(part) or block
         if name in block.model_fields:  # others are parts
             assert block.model_fields[name].description, path

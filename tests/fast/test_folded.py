@@ -404,7 +404,7 @@ def test_what_cannot_be_folded_is_refused():
     net.__class__ = IQN
     with pytest.raises(ValueError, match=r"meta device.*to_empty"):
         optimize_for_inference(net.to("meta"))
-    with pytest.raises(ValueError, match=r"found 'onyx', accepted are 'torch', 'onnxruntime'"):
+    with pytest.raises(ValueError, match=r"got 'onyx', accepted are 'torch', 'onnxruntime'"):
         optimize_for_inference(net, engine="onyx")
 
 

@@ -199,7 +199,7 @@ def test_summary(name, has, folders):
         tokens = torch.randn(2, vision.n_tokens, vision.hidden_dim)
         assert vision.has_class_token is has
         assert torch.equal(vision.summary(tokens), tokens[:, 0] if first else tokens.mean(1))
-    with pytest.raises(ValueError, match="summary_token: got 'last', accepted are auto, first, me"):
+    with pytest.raises(ValueError, match="summary_token: got 'last', accepted are 'auto', 'firs"):
         HFVisionTokens(model, PIXELS, nn.Identity(), d_model=16, out_dim=16, summary_token="last")
 
 

@@ -15,7 +15,7 @@ from iqn_blocks.interop import btr
 from iqn_blocks.presets import btr as btr_preset
 from tests import compare
 from tests.configs import merge, tiny
-from tests.reference.literal import Btr, WiiBtr
+from tests.reference.literal import Btr, OneHeadBtr, WiiBtr
 
 ACTIONS, BATCH, QUANTILES = 5, 2, 3
 
@@ -24,11 +24,15 @@ def pair(kind: type[Btr] = Btr, *, layer_norm: bool = False) -> tuple[Any, Btr]:
     """The preset at a third of its width, and the literal network, in float64."""
     torch.manual_seed(0)
     cnn = {"impala_model_size": 1, "adaptive_maxpool_size": 2}
-    slot = {"mlp": {"hidden_dim": 16}}
-    small = {
-        "nn": {"vis": {"cnn": cnn}, "decoder": {"advantage": slot, "value": slot}},
+    width = {"mlp": {"hidden_dim": 16}}
+    small: dict[str, Any] = {
+        "nn": {"vis": {"cnn": cnn}, "decoder": {"advantage": width, "value": width}},
         "btr": {"use_layer_norm": layer_norm},
     }
+    if kind is OneHeadBtr:
+        unset = {"mlp": {"hidden_dim": None}}
+        small["nn"]["decoder"] = {"advantage": width, "value": unset, "dueling": "none"}
+        small["btr"]["noisy_value_readout"] = False
     net = iqn_blocks.build(merge(btr_preset(ACTIONS, in_channels=3).to_dict(), small)).double()
     torch.set_default_dtype(torch.float64)
     try:
@@ -58,7 +62,7 @@ def values(net: Any, frames: Tensor, tau: Tensor) -> Tensor:
     return q.view(QUANTILES, BATCH, ACTIONS).transpose(0, 1)
 
 
-KINDS = [(Btr, False), (Btr, True), (WiiBtr, False), (WiiBtr, True)]
+KINDS = [(Btr, False), (Btr, True), (WiiBtr, False), (WiiBtr, True), (OneHeadBtr, False)]
 
 
 @pytest.mark.parametrize(("kind", "layer_norm"), KINDS)
@@ -111,12 +115,29 @@ def test_what_should_follow_from_others_but_does_not() -> None:
     assert_same_state(net.state_dict(), before)
 
 
-def test_a_network_without_dueling() -> None:
-    net, _ = pair()
+@pytest.mark.parametrize(
+    ("kind", "other", "message"),
+    [
+        (Btr, OneHeadBtr, r"found linear_layers\.0, .*build it with nn\.decoder\.dueling: none"),
+        (OneHeadBtr, Btr, r"this network has one head; .* nn\.decoder\.dueling: per_level"),
+        (OneHeadBtr, WiiBtr, r"this network has one head; .* nn\.decoder\.dueling: per_level"),
+    ],
+)
+def test_files_of_other_heads(kind: type[Btr], other: type[Btr], message: str) -> None:
+    net, _ = pair(kind)
     before = state_of(net)
-    with pytest.raises(CheckpointError, match=r"found linear_layers\.0, a network without dueling"):
-        btr.load_state_dict(net, {"linear_layers.0.weight_mu": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match=message):
+        btr.load_state_dict(net, pair(other)[1].state_dict())
     assert_same_state(net.state_dict(), before)
+
+
+def test_one_head_that_the_code_never_has() -> None:
+    net, literal = pair(OneHeadBtr, layer_norm=True)
+    with pytest.raises(CheckpointError, match=r"no names for: advantage_head\.hidden\.0\.norm"):
+        btr.load_state_dict(net, literal.state_dict())
+    net, _ = pair(OneHeadBtr)
+    with pytest.raises(CheckpointError, match=r"BTR \(Wii\) has no names for: the network"):
+        btr.to_state_dict(net, variant="wii")
 
 
 @pytest.mark.parametrize(("iterations", "low", "high"), [(1, 1e-6, 2e-2), (400, 0.0, 1e-5)])
@@ -149,6 +170,8 @@ def test_names_are_those_of_the_code() -> None:
         "dueling.advantage_branch.0.bias_sigma",
     ):
         assert name in names
+    _, literal = pair(OneHeadBtr)
+    assert {"linear_layers.0.bias_mu", "linear_layers.2.weight_mu"} < set(literal.state_dict())
 
 
 def test_faults_come_together_and_change_nothing() -> None:

@@ -480,7 +480,7 @@ FAULTS = {
     ),
     "size as text": (
         environment(n_prev_actions_in_inputs="5"),
-        r"environment\.n_prev_actions_in_inputs: found '5' \(str\); accepted: a whole number 0",
+        r"environment\.n_prev_actions_in_inputs: found '5' \(str\); accepted: a whole number fr",
     ),
     "size far too large": (
         environment(n_zone_centers_in_inputs=10**9),
@@ -493,7 +493,7 @@ FAULTS = {
     ),
     "no margin": (
         environment(margin_to_announce_finish_meters=0.0),
-        r"margin_to_announce_finish_meters: found 0\.0 \(float\); accepted: a number above 0",
+        r"finish_meters: found 0\.0 \(float\); accepted: a finite number above 0",
     ),
     "far offsets": (
         environment(rl_action_offsets_ms=[0, 20]),
@@ -523,15 +523,15 @@ FAULTS = {
     ),
     "statistics as text": (
         waypoints(waypoint_mean_40cp=[0.0] * 5 + ["1e-3"] * 115),
-        r"waypoint_mean_40cp\[5\]: found '1e-3' \(str\); accepted: a number",
+        r"waypoint_mean_40cp\[5\]: found '1e-3' \(str\); accepted: a finite number; write 1",
     ),
     "no deviation": (
         waypoints(waypoint_std_40cp=[0.0] * 120),
-        r"waypoint_std_40cp\[0\]: found 0\.0 \(float\); accepted: a number above 0",
+        r"waypoint_std_40cp\[0\]: found 0\.0 \(float\); accepted: a finite number above 0",
     ),
     "infinite statistics": (
         waypoints(waypoint_std_40cp=[float("inf")] * 120),
-        r"waypoint_std_40cp: found inf; accepted: finite numbers",
+        r"waypoint_std_40cp\[0\]: found inf \(float\); accepted: a finite number above 0",
     ),
     "no offsets": (
         read(ENVIRONMENT, TRAINER, environment={"rl_action_offsets_ms": []}),

@@ -7,6 +7,7 @@ import torch
 
 import iqn_blocks
 from iqn_blocks import build
+from tests.registration import forget_later
 
 SMALL = {
     "n_actions": 2,
@@ -84,3 +85,36 @@ def test_a_checkpoint_is_no_configuration(tmp_path, name, read) -> None:
 def test_keys_of_other_libraries(keys, message) -> None:
     with pytest.raises(iqn_blocks.ConfigError, match=message):
         build({"n_actions": 2, "float_input_dim": 3, **keys})
+
+
+class Bare(torch.nn.Module):
+    """A part that does not say how wide its output is."""
+
+    def __init__(self, *sizes) -> None:
+        super().__init__()
+
+
+@pytest.mark.parametrize(
+    ("slot", "keys", "path", "widths"),
+    [
+        ("stem", {"vis": {"bare": {}}}, "nn.vis", "out_dim"),
+        ("floats", {"vis": {"no_image": True}, "float": {"bare": {}}}, "nn.float", "out_dim"),
+        ("core", {"vis": {"no_image": True}, "core": "bare"}, "nn.core", "state_dim"),
+        (
+            "mixer",
+            {"vis": {"no_image": True}, "iqn": {"mixer": "bare"}},
+            "nn.iqn.mixer",
+            "phi_dim and out_dim",
+        ),
+    ],
+)
+def test_a_part_says_its_widths(slot, keys, path, widths, monkeypatch) -> None:
+    forget_later(monkeypatch)
+    iqn_blocks.register("bare", slot=slot)(Bare)
+    with pytest.raises(iqn_blocks.ConfigError) as error:
+        build({"n_actions": 2, "float_input_dim": 3, "nn": keys})
+    missing = "".join(f", {width} = None" for width in widths.split(" and "))
+    assert str(error.value) == (
+        f"{path}: the {slot} registered as 'bare' must be an nn.Module with an integer {widths} "
+        f">= 1, got Bare{missing}; set what is missing in its __init__"
+    )

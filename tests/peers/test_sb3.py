@@ -247,6 +247,11 @@ def test_the_target_follows_spectral_norm() -> None:
     ("space", "config", "message"),
     [
         (spaces.Dict(a=IMAGE, b=IMAGE), {}, "found the images 'a', 'b'; accepted: one image"),
+        (
+            spaces.Box(0, 255, (2, 36, 36)),
+            {},
+            r"image of float32 from 0 to 255; accepted: uint8, or .* about \[-1, 1\]; .* wrapper",
+        ),
         (VECTOR, {"nn": {"core": "gru"}}, "nn.core: found a core; accepted: null"),
         (VECTOR, {"n_actions": 3}, "n_actions: found 3 in the overrides, but the spaces give 2"),
         (VECTOR, {"nnn": {}}, "nnn: unknown key"),

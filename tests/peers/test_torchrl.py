@@ -26,8 +26,8 @@ CONFIGS = {"image and floats": tiny(), "floats": tiny_float(), "image": tiny_ima
 
 
 def actor_of(config: dict[str, Any], *, noisy: bool = False) -> Any:
-    from tensordict.nn import TensorDictModule, TensorDictSequential
-    from torchrl.modules import QValueModule
+    from tensordict.nn import TensorDictModule
+    from torchrl.modules import QValueActor
 
     torch.manual_seed(0)
     net = iqn_blocks.build(config)
@@ -37,7 +37,7 @@ def actor_of(config: dict[str, Any], *, noisy: bool = False) -> Any:
         in_keys=["image"] * image + ["floats"] * floats,
         out_keys=["action_value", "quantiles", "tau"],
     )
-    return TensorDictSequential(values, QValueModule(action_space="categorical"))
+    return QValueActor(values, action_space="categorical")
 
 
 def observations(*lead: int) -> dict[str, Any]:
@@ -88,6 +88,23 @@ def test_quantiles_are_those_of_the_network() -> None:
     net = next(m for m in actor.modules() if isinstance(m, iqn_blocks.IQN))
     q, _ = net(obs["image"], obs["floats"], tau=td["tau"].T.reshape(-1, 1))
     torch.testing.assert_close(td["quantiles"], q.view(K, 4, A).transpose(0, 1))
+
+
+def test_levels_are_midpoints_in_eval_mode_and_drawn_in_training_mode() -> None:
+    from tensordict import TensorDict
+
+    actor, obs = actor_of(tiny()), observations(4)
+    net = next(m for m in actor.modules() if isinstance(m, iqn_blocks.IQN))
+    levels = (torch.arange(K) + 0.5) / K
+    actor.eval()
+    for _ in range(2):
+        td = actor(TensorDict(obs, [4]))
+        torch.testing.assert_close(td["tau"], levels.expand(4, K))
+        q = net.q_values(obs["image"], obs["floats"], tau=levels[:, None])
+        torch.testing.assert_close(td["action_value"], q)
+    actor.train()
+    first, second = (actor(TensorDict(obs, [4]))["tau"] for _ in range(2))
+    assert not torch.equal(first, second)
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)

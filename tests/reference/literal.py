@@ -258,9 +258,23 @@ class Btr(nn.Module):
         """``(B, K, A)``."""
         state = self.pool(self.conv(frames.to(tau.dtype) / 255)).flatten(1)
         cosines = torch.cos(math.pi * torch.arange(64).to(tau) * tau[:, :, None])
-        x = state[:, None] * self.cos_embedding(cosines).relu_()
+        return self.values(state[:, None] * self.cos_embedding(cosines).relu_())
+
+    def values(self, x: Tensor) -> Tensor:
         advantage = self.dueling.advantage_branch(x)
         return self.dueling.value_branch(x) + advantage - advantage.mean(-1, keepdim=True)
+
+
+class OneHeadBtr(Btr):
+    """With ``dueling: 0``: one head, which never has a LayerNorm."""
+
+    def add_heads(self, state: int, width: int, actions: int, *, layer_norm: bool) -> None:
+        self.linear_layers = nn.Sequential(
+            NoisyByMatrix(state, width), nn.ReLU(inplace=True), NoisyByMatrix(width, actions)
+        )
+
+    def values(self, x: Tensor) -> Tensor:
+        return self.linear_layers(x)
 
 
 class WiiBtr(Btr):

@@ -1,4 +1,4 @@
-"""What recurrent cores share: a memory in one tensor, and how it is forgotten."""
+"""The base of recurrent cores: a memory in one tensor, and its reset."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class Core(nn.Module):
     """One step through time: ``(s (B, D), memory (B, M), reset (B,)) -> (s' (B, D'), memory)``.
 
-    ``state_dim`` is ``D'``, ``memory_dim`` is ``M``. A subclass gives :meth:`step`, which knows
-    nothing of episodes: where ``reset`` is True the memory is zero before it.
+    ``state_dim`` is ``D'``, ``memory_dim`` is ``M``. A subclass defines :meth:`step`, which can
+    ignore episodes: the memory is set to zero before it where ``reset`` is True.
     """
 
     def __init__(self, state_dim: int, memory_dim: int) -> None:

@@ -1,4 +1,4 @@
-"""Hidden layers and a readout: what both heads of a network are."""
+"""Hidden layers and a readout: the usual head."""
 
 from __future__ import annotations
 

@@ -32,9 +32,9 @@ class SimbaBlock(nn.Module):
 class Simba(nn.Module):
     """SimBa's trunk (arXiv:2410.09754, section 4): ``LN(blocks(W x + b))``, ``(B, F) -> (B, h)``.
 
-    Its running normalisation of the input is the network's ``float_inputs_mean`` and ``_std``. The
-    input is cast to the parameters' dtype. Initial weights are the paper's: orthogonal for ``W``,
-    He's inside the blocks; with ``nn.init: orthogonal`` classic encoder and heads get that instead.
+    ``float_inputs_mean`` and ``_std`` replace its running normalisation of the input. The input is
+    cast to the parameters' dtype. Initial weights are the paper's: orthogonal for ``W``, He's in
+    the blocks; ``nn.init: orthogonal`` replaces them in the classic encoder and the heads.
 
     Args:
         hidden_dim: width h; the paper's critic has 512.

@@ -12,7 +12,7 @@ from iqn_blocks.functional import wide_dtype
 from iqn_blocks.kinds import Layers, Positive, Size, SizeOrNull
 from iqn_blocks.registry import register
 
-EPSILON = 1e-8  # the least norm that is divided by, and what keeps a ReLU's output from zero
+EPSILON = 1e-8  # the smallest divisor, and the constant that keeps a ReLU's output from zero
 
 
 def unit(x: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ def unit(x: Tensor) -> Tensor:
 class UnitLinear(nn.Module):
     """``W x`` with rows of unit norm and without bias: ``(…, in) -> (…, out)``.
 
-    The rows are of unit norm at first and after each :meth:`project_`, not in between.
+    The rows have unit norm at the start and after each :meth:`project_`, but not between.
     """
 
     def __init__(self, in_features: int, out_features: int) -> None:
@@ -36,7 +36,7 @@ class UnitLinear(nn.Module):
     @torch.no_grad()
     def project_(self) -> None:
         """Scale each row to unit norm, in place."""
-        if not self.weight.is_meta:  # where it would be slow, for nothing
+        if not self.weight.is_meta:  # without values it would only cost time
             self.weight.copy_(unit(self.weight))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class UnitLinear(nn.Module):
 def project_simba_v2_(net: nn.Module) -> None:
     """Bring the weights of all SimbaV2 parts of ``net`` back to unit norm, in place.
 
-    For a trainer to call after each step of its optimiser.
+    A trainer calls it after each step of its optimiser.
 
     >>> head = SimbaV2Head(4, (3,), hidden_dim=8)
     >>> optimizer = torch.optim.Adam(head.parameters())
@@ -104,10 +104,10 @@ class SimbaV2Block(nn.Module):
 class SimbaV2(nn.Module):
     """SimbaV2's trunk (arXiv:2502.15280, section 4): ``blocks(unit(s ⊙ W unit([x, shift])))``.
 
-    ``(B, F) -> (B, h)``, of unit norm. Its running normalisation of the input is the network's
-    ``float_inputs_mean`` and ``_std``. The input is cast to the parameters' dtype. Constants that
-    the paper leaves open, such as those of the scalers, are those of its program. After each step
-    a trainer calls :func:`project_simba_v2_`.
+    ``(B, F) -> (B, h)``, of unit norm. ``float_inputs_mean`` and ``_std`` replace its running
+    normalisation of the input. The input is cast to the parameters' dtype. Constants that the paper
+    does not give, such as those of the scalers, are those of its program. After each step a trainer
+    calls :func:`project_simba_v2_`.
 
     Args:
         hidden_dim: width h; the paper's critic has 512.

@@ -18,10 +18,9 @@ class Film(nn.Module):
     ``(B, D), (R, P), K -> (K·B, D)``, where ``φ`` has ``R = K·B`` rows, or ``K`` that the batch
     shares. ``phi_dim`` is ``P``, ``out_dim`` is ``D``.
 
-    ``γ`` and ``β`` are a Linear of ``φ`` and not ``φ`` itself cut in two: ``φ`` has passed an
-    activation, after which a ReLU's scale could only grow and its shift only be positive. The
-    Linear's weights start small and its bias at zero: ``γ`` and ``β`` are then about a tenth as
-    large as ``φ``, and ``x`` is nearly ``s``.
+    ``γ`` and ``β`` are a Linear of ``φ``, not its two halves: ``φ`` comes from an activation, and
+    after a ReLU both could only be positive. The Linear's weights start small and its bias at zero:
+    ``γ`` and ``β`` are then about a tenth as large as ``φ``, and ``x`` is nearly ``s``.
 
     Args:
         phi_dim: width P of the embedding of τ that scale and shift are made of.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, cast, get_args
+from typing import ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iqn_blocks._arguments import check_choice
 from iqn_blocks.blocks.activation import Activation, slope_below_zero
 from iqn_blocks.blocks.spectral import SpectralNormConv2d
+from iqn_blocks.kinds import Size
 
 Readout = Literal["flatten", "max", "avg", "tokens"]
 SpectralNormScope = Literal["all", "residual"]
@@ -27,8 +29,8 @@ def conv(
 ) -> nn.Conv2d:
     """A convolution, spectrally normalised on request, with channels-last weights.
 
-    Weights and images are both channels-last: with one alone the convolutions stay slow. FSDP takes
-    contiguous weights alone: call ``net.to(memory_format=torch.contiguous_format)`` before
+    Convolutions are fast only if weights and images are both channels-last. FSDP accepts only
+    contiguous weights: call ``net.to(memory_format=torch.contiguous_format)`` before
     ``fully_shard(net)``.
     """
     kind = SpectralNormConv2d if spectral else nn.Conv2d
@@ -37,7 +39,7 @@ def conv(
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """``x (B, C, H, W)`` in that layout, as ``contiguous`` gives it, but also under ``vmap``."""
+    """``x (B, C, H, W)`` in the channels-last layout, also under ``vmap``."""
     return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
@@ -45,22 +47,20 @@ class MapReadout(nn.Module):
     """A feature map as a vector, ``(B, C, H, W) -> (B, out_dim)``, or as tokens.
 
     ``flatten`` keeps the map; ``max`` and ``avg`` first pool it to ``size × size``, as PyTorch's
-    adaptive pools do. ``tokens`` gives each position as one, row by row: ``(B, H·W, C)``.
-    ``n_tokens`` is their number, None for a vector; ``out_dim`` is then their width.
+    adaptive pools do. ``tokens`` makes each position a token, row by row: ``(B, H·W, C)``; then
+    ``out_dim`` is their width and ``n_tokens`` their number. ``n_tokens`` is None for a vector.
 
     Args:
         map_size: ``(C, H, W)``.
         readout: ``flatten``, ``max``, ``avg`` or ``tokens``.
-        size: side of the pooled map; ``flatten`` and ``tokens`` have no use for it.
+        size: side of the pooled map; ``flatten`` and ``tokens`` ignore it.
 
     Raises:
         ValueError: an unknown readout.
     """
 
     def __init__(self, map_size: tuple[int, int, int], readout: Readout, size: int) -> None:
-        if readout not in get_args(Readout):
-            accepted = ", ".join(map(repr, get_args(Readout)))
-            raise ValueError(f"readout: got {readout!r}, accepted are {accepted}")
+        check_choice("readout", readout, Readout)
         super().__init__()
         channels, height, width = map_size
         self.readout = readout
@@ -81,55 +81,55 @@ class MapReadout(nn.Module):
         return pooled.flatten(1)
 
     def extra_repr(self) -> str:
-        return (
-            f"{self.readout}, size={self.size}" if self.readout in ("max", "avg") else self.readout
-        )
+        pools = self.readout in ("max", "avg")
+        return f"{self.readout}, size={self.size}" if pools else self.readout
 
 
 class ConvStack(nn.Module):
-    """Convolutions without padding, an activation after each, and a readout.
+    """The base of stems of convolutions without padding, an activation after each, and a readout.
 
-    ``(B, C, H, W) -> (B, out_dim)``, or with the readout ``tokens`` ``(B, n_tokens, out_dim)``.
+    ``(B, C, H, W) -> (B, out_dim)``, or with the readout ``tokens`` ``(B, n_tokens, out_dim)``;
+    ``image_size`` is ``(H, W)``. A subclass names its ``layers``: width, kernel and stride of each
+    convolution. Messages call it by its ``title``.
 
     Args:
-        in_channels: ``C``.
-        image_size: ``(H, W)``.
-        layers: width, kernel and stride of each convolution.
-        title: what messages call the stem.
         activation: after each convolution.
-        spectral: spectral normalisation of every convolution.
-        readout: see :class:`MapReadout`.
-        readout_size: see :class:`MapReadout`.
+        spectral_norm: spectral normalisation (arXiv:1802.05957) of the convolutions.
+        readout: what becomes of the last feature map; max and avg pool it, tokens makes each
+            position a token.
+        readout_size: side of the pooled map, in positions.
 
     Raises:
         ValueError: an image too small to leave one position.
     """
 
+    title: ClassVar[str]
+    layers: ClassVar[Sequence[tuple[int, int, int]]]
+
     def __init__(
         self,
         in_channels: int,
         image_size: tuple[int, int],
-        layers: Sequence[tuple[int, int, int]],
         *,
-        title: str,
-        activation: Activation = "relu",
-        spectral: bool = False,
+        activation: Activation = "leaky_relu",
+        spectral_norm: SpectralNormScope | None = None,
         readout: Readout = "flatten",
-        readout_size: int = 6,
+        readout_size: Size = 6,
     ) -> None:
         super().__init__()
         least = 1
-        for _, kernel, stride in reversed(layers):
+        for _, kernel, stride in reversed(self.layers):
             least = (least - 1) * stride + kernel
         height, width = image_size
         if min(image_size) < least:
             raise ValueError(
                 f"image_size: found {width} x {height} (width x height), too small for the "
-                f"{title}; accepted: at least {least} x {least}; enlarge the image, or take an "
-                f"IMPALA stem"
+                f"{self.title}; accepted: at least {least} x {least}; enlarge the image, or take "
+                f"an IMPALA stem"
             )
         convs, channels = [], in_channels
-        for out_channels, kernel, stride in layers:
+        spectral = spectral_norm == "all"
+        for out_channels, kernel, stride in self.layers:
             convs.append(conv(channels, out_channels, kernel, stride, spectral=spectral))
             channels = out_channels
             height, width = ((side - kernel) // stride + 1 for side in (height, width))
@@ -145,6 +145,26 @@ class ConvStack(nn.Module):
         for conv_layer in self.convs:
             x = self.activation(conv_layer(x))
         return cast(Tensor, self.readout(x))
+
+
+class ReluStack(ConvStack):
+    """:class:`ConvStack` with ReLUs and without spectral normalisation."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        image_size: tuple[int, int],
+        *,
+        readout: Readout = "flatten",
+        readout_size: Size = 6,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            image_size,
+            activation="relu",
+            readout=readout,
+            readout_size=readout_size,
+        )
 
 
 def _pool_by_windows(x: Tensor, readout: Readout, size: int) -> Tensor:

@@ -16,9 +16,10 @@ BLOCKS = ((32, 8, (4, 4, 0)), (64, 4, (2, 2, 0)), (64, 3, (3, 1, 1)))
 class HadamaxBlock(nn.Module):
     """``maxpool(GELU(LN(W₁ ∗ x)) ⊙ GELU(LN(W₂ ∗ x)))``: ``(B, C, H, W) -> (B, C', H', W')``.
 
-    Convolutions of stride 1 that keep the size of the map: of an even kernel, the odd row and
-    column of zeros is below and to the right. LayerNorm is over the channels of each position.
-    ``pool`` is kernel, stride and padding; incomplete windows at the lower and right edge count.
+    Convolutions of stride 1 that keep the size of the map: with an even kernel, one more row of
+    zeros is added below than above, and one more column to the right. LayerNorm is over the
+    channels of each position. ``pool`` is kernel, stride and padding; incomplete windows at the
+    lower and right edge count.
     """
 
     def __init__(
@@ -48,10 +49,10 @@ class HadamaxStem(nn.Module):
     ``(B, C, H, W) -> (B, out_dim)``; ``image_size`` is ``(H, W)``. k8 of 32 channels and a pool k4
     s4; k4 of 64 and k2 s2; k3 of 64 and k3 s1: 84×84 frames give 64×11×11 features.
 
-    The paper leaves sizes and paddings to its programs, which these are taken from. There are two:
-    the one of its main results (PQN) normalises over channels, as here, that for C51 over the whole
-    map. GELU is the exact one of the paper, for which PQN's program has the tanh approximation.
-    The Linear layer that follows there is the first layer of the heads here.
+    The paper does not give sizes and paddings; these are from its programs. There are two: the one
+    of its main results (PQN) normalises over channels, as here, the one for C51 over the whole map.
+    GELU is the exact one of the paper; PQN's program has its tanh approximation. The paper's next
+    Linear layer is the first layer of the heads here.
 
     Args:
         readout: what becomes of the last feature map; max and avg pool it, tokens makes each

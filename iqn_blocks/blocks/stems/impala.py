@@ -65,8 +65,8 @@ class ImpalaStem(nn.Module):
 
     ``(B, C, H, W) -> (B, out_dim)``, with a final ReLU; ``image_size`` is ``(H, W)``.
 
-    The LayerNorm is that of the program beside arXiv:2411.03820: over all channels and positions
-    of a stage's first convolution, with a scale and a shift for each of them.
+    The LayerNorm is that of the program for arXiv:2411.03820: over all channels and positions of a
+    stage's first convolution, with a scale and a shift for each of them.
 
     Args:
         width: ``s``, a factor of all channels.

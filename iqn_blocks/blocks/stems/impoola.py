@@ -19,8 +19,8 @@ def impoola_stem(
 ) -> ImpalaStem:
     """Impoola (arXiv:2503.05546): the mean over the positions of IMPALA's last feature map.
 
-    ``(B, C, H, W) -> (B, 32·width)``, however large the image. The Linear layer that follows in the
-    paper is the first layer of the heads here.
+    ``(B, C, H, W) -> (B, 32·width)`` for images of any size. The paper's next Linear layer is the
+    first layer of the heads here.
 
     Args:
         in_channels: ``C``.

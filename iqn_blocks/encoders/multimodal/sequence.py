@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from iqn_blocks.blocks import DenseTokens, FeatureTokens, as_tokens
 from iqn_blocks.config import Config
 from iqn_blocks.encoders.common import build_normalization, build_trunk
-from iqn_blocks.encoders.multimodal.vision import VisionModule
+from iqn_blocks.encoders.vision import VisionModule
 from iqn_blocks.hf import Models
 
 

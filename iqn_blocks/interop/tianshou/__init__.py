@@ -1,4 +1,4 @@
-"""Networks in tianshou: an adapter for any version, and a policy for 2.x that drives the noise."""
+"""Networks in tianshou: an adapter for any version, and a policy for 2.x that sets the noise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["IQNPolicy", "TianshouModel"]
 
 
 def __getattr__(name: str) -> Any:
-    # The adapter works without tianshou 2.x, so only the policy may ask for it.
+    # The adapter works without tianshou 2.x; only the policy imports it.
     if name == "IQNPolicy":
         from iqn_blocks.interop.tianshou.policy import IQNPolicy
 

@@ -18,13 +18,12 @@ class TianshouModel(nn.Module):
 
     ``model(obs, sample_size=K, state=…, info=…) -> ((q, taus), state)`` with ``q (B, A, K)`` and
     ``taus (B, K)``. ``obs`` is a ``Batch`` or dict that holds an image and a vector under the given
-    keys, or one plain array for networks of one input. Arrays are moved to the network's device as
-    they are: uint8 images stay uint8 until the network scales them. A one-channel image may come
-    without its channel axis.
+    keys, or one plain array for networks of one input. Arrays are moved to the network's device
+    unchanged: the network scales uint8 images. A one-channel image may lack its channel axis.
 
-    tianshou's target network is a deep copy that gets new parameters and never new buffers, and
-    that it keeps in eval mode. A deep copy of this model therefore goes on with spectral
-    normalisation's power iteration in eval mode. Noise is left to the caller, see
+    tianshou's target network is a deep copy in eval mode, which gets new parameters but no new
+    buffers. A deep copy of this model therefore does spectral normalisation's power iteration also
+    in eval mode. The caller controls the noise, see
     :class:`~iqn_blocks.interop.tianshou.IQNPolicy`.
 
     Args:
@@ -55,7 +54,7 @@ class TianshouModel(nn.Module):
         self.image_key = image_key
         self.vector_key = vector_key
         self.scheme = scheme
-        # Found once: a policy sets the noise at each call, and the search takes as long as a layer.
+        # Listed once: a policy sets the noise at each call, and a search takes as long as a layer.
         self._noisy_layers = tuple(m for m in net.modules() if isinstance(m, NoisyLinear))
 
     def reset_noise(self) -> None:
@@ -69,7 +68,7 @@ class TianshouModel(nn.Module):
             layer.disable_noise()
 
     def train(self, mode: bool = True) -> TianshouModel:
-        """As usual; nothing is done if nothing changes, since tianshou asks thrice an update."""
+        """Does nothing if the mode is set already, since tianshou calls it thrice an update."""
         if not mode == self.training == self.net.training:
             super().train(mode)
         return self
@@ -85,40 +84,29 @@ class TianshouModel(nn.Module):
         return (q, tau.view(sample_size, batch).T), state
 
     def _inputs(self, obs: Any) -> tuple[Tensor | None, Tensor | None]:
-        no_image, no_floats = self.net.inputs.image_shape is None, not self.net.inputs.n_floats
+        shape, has_floats = self.net.inputs.image_shape, self.net.inputs.n_floats > 0
+        keys = [self.image_key] * (shape is not None) + [self.vector_key] * has_floats
         if not hasattr(obs, "keys"):
-            if not (no_image or no_floats):
+            if len(keys) > 1:
                 raise ValueError(
                     f"obs: a network of image and floats needs a mapping with the keys "
                     f"{self.image_key!r} and {self.vector_key!r}, got {type(obs).__name__}"
                 )
-            return (None, self._vector(obs)) if no_image else (self._image(obs), None)
-        img = None if no_image else self._image(self._entry(obs, self.image_key))
-        floats = None if no_floats else self._vector(self._entry(obs, self.vector_key))
+            obs = dict.fromkeys(keys, obs)
+        for key in keys:
+            if key not in obs:
+                raise ValueError(
+                    f"obs: no key {key!r} among {sorted(obs.keys())}; name the keys with "
+                    f"image_key= and vector_key="
+                )
+        img = floats = None
+        if shape is not None:
+            img = torch.as_tensor(obs[self.image_key], device=self.net.device)
+            img = img.unsqueeze(1) if img.ndim == 3 and shape[0] == 1 else img
+        if has_floats:
+            floats = torch.as_tensor(obs[self.vector_key], device=self.net.device)
+            floats = floats if floats.is_floating_point() else floats.float()
         return img, floats
-
-    def _entry(self, obs: Any, key: str) -> Any:
-        if key not in obs:
-            raise ValueError(
-                f"obs: no key {key!r} among {sorted(obs.keys())}; name the keys with image_key= "
-                f"and vector_key="
-            )
-        return obs[key]
-
-    def _image(self, array: Any) -> Tensor:
-        img = self._tensor(array)
-        return (
-            img.unsqueeze(1)
-            if img.ndim == 3 and (self.net.inputs.image_shape or (0,))[0] == 1
-            else img
-        )
-
-    def _vector(self, array: Any) -> Tensor:
-        floats = self._tensor(array)
-        return floats if floats.is_floating_point() else floats.float()
-
-    def _tensor(self, array: Any) -> Tensor:
-        return torch.as_tensor(array, device=self.net.device)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TianshouModel:
         twin = type(self)(

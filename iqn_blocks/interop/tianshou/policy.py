@@ -1,4 +1,4 @@
-"""tianshou's IQN policy with noise that follows what the policy is used for (tianshou 2.x)."""
+"""tianshou's IQN policy, which also sets the noise of noisy networks (tianshou 2.x)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from iqn_blocks.interop.tianshou.model import TianshouModel
 
 
 class IQNPolicy(TianshouIQNPolicy):
-    """tianshou's ``IQNPolicy`` with one difference: it drives the noise of noisy networks.
+    """tianshou's ``IQNPolicy`` with one difference: it sets the noise of noisy networks.
 
     New noise is drawn for every call inside a training step, that is in collection and in updates,
-    for the online and the target network alike; outside, in test episodes and in use, the noise is
-    off. The model is a :class:`TianshouModel`.
+    for the online and the target network alike. Outside, as in test episodes, the noise is off. The
+    model is a :class:`TianshouModel`.
     """
 
     def forward(

@@ -7,11 +7,10 @@ inputs; all other blocks are the trainer's and are skipped by name.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from iqn_blocks.config import Cnn, Config, ImageSize
@@ -24,7 +23,7 @@ from iqn_blocks.interop.trackmania_rl.environment import (
     float_inputs,
     lacks_waypoints,
 )
-from iqn_blocks.plain import PlainData, freeze, show, thaw
+from iqn_blocks.plain import PlainData, freeze, nearest, show, thaw
 
 Block = dict[Any, Any]
 
@@ -42,6 +41,13 @@ TRAINER_BLOCKS = (
 )
 _READ_BLOCKS = ("nn", "neural_network", "btr", "inputs", "environment", "state_normalization")
 
+# Keys of older `nn` blocks, and their present place.
+_RENAMED: Mapping[str, str] = {
+    "encoder.fusion_mode": "fusion_mode",
+    "encoder.init_from_pretrained": "init_from_pretrained",
+    "decoder.advantage.transformer_encoder": "decoder.advantage.transformer",
+    "decoder.value.transformer_encoder": "decoder.value.transformer",
+}
 # Keys of the older flat block, and where the newer block has them.
 _FLAT: Mapping[str, str] = {
     "w_downsized": "vis.image_size.width",
@@ -92,12 +98,20 @@ def load_config(path_or_mapping: str | os.PathLike[str] | Mapping[str, Any]) -> 
         ConfigError: an unknown block or key, a value that no network can be built from, or a file
             for pretraining.
     """
-    if isinstance(path_or_mapping, Mapping):
-        return _read(path_or_mapping)
+    return read_keys(path_or_mapping, _read)
+
+
+def read_keys(
+    source: str | os.PathLike[str] | Mapping[str, Any],
+    read: Callable[[Mapping[str, Any]], Config],
+) -> Config:
+    """``read`` of a mapping, or of what a file holds; errors then name the file."""
+    if isinstance(source, Mapping):
+        return read(source)
     try:
-        return _read(read_file(path_or_mapping))
+        return read(read_file(source))
     except ConfigError as error:
-        raise type(error)(f"{os.fspath(path_or_mapping)}: {error}") from None
+        raise type(error)(f"{os.fspath(source)}: {error}") from None
 
 
 def _read(given: Mapping[str, Any]) -> Config:
@@ -107,11 +121,16 @@ def _read(given: Mapping[str, Any]) -> Config:
             "that describes an agent; a pretraining file does not, load the one that its "
             "rl_config_path names"
         )
-    faults = [*_unknown_blocks(given), *_faulty_actions(given), *environment_faults(given)]
+    faults = [
+        *_unknown(given, (*_READ_BLOCKS, *TRAINER_BLOCKS), "{}: unknown block"),
+        *_faulty_actions(given),
+        *environment_faults(given),
+    ]
     nn, btr, flat = (_block(given, key, faults) for key in ("nn", "btr", "neural_network"))
     if "nn" in given and "neural_network" in given:
         faults.append("nn: given beside neural_network, its older form; keep one of them")
-    faults += [*_unknown_flat(flat), *_rename_older(nn), *_faulty_float_tokens(nn)]
+    faults += _unknown(flat, (*_FLAT, *_FLAT_TRAINING), "neural_network.{}: unknown key")
+    faults += [*_rename_older(nn), *_faulty_float_tokens(nn)]
     if faults:
         raise ConfigError(join(faults))
     _prepare_pretrained_vision(nn)
@@ -135,15 +154,15 @@ def _read(given: Mapping[str, Any]) -> Config:
             f"{path}: set, but not read, because the file has no nn.vis.cnn; move it there if the "
             "network has it",
             UnusedConfigWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     for note in _notes(given):
-        warnings.warn(note, ImportedConfigWarning, stacklevel=3)
+        warnings.warn(note, ImportedConfigWarning, stacklevel=4)
     return _without_image_size(config) if config.nn.vis.no_image else config
 
 
 def _notes(given: Mapping[str, Any]) -> Iterator[str]:
-    """What a valid file leaves open, or is written for."""
+    """What a valid file does not say, and that it is written for another algorithm."""
     training = given.get("training")
     algorithm = training.get("algorithm", "iqn") if isinstance(training, Mapping) else "iqn"
     if algorithm != "iqn":
@@ -160,36 +179,33 @@ def _notes(given: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _block(given: Mapping[str, Any], key: str, faults: list[str]) -> Block:
-    """A block as plain data of our own, so that it can be changed."""
-    found = given.get(key)
+    """A block as a copy that can be changed."""
     try:
-        block = {} if found is None else thaw(freeze(found))
+        block = thaw(freeze(given.get(key)))
     except PlainData as error:
         faults.append(f"{key}: {error}")
         return {}
-    if not isinstance(block, dict):
-        faults.append(f"{key}: found {show(found)}; accepted: a block of keys")
+    if not isinstance(block, dict | None):
+        faults.append(f"{key}: found {show(block)}; accepted: a block of keys")
         return {}
+    return block or {}
+
+
+def _inner(block: Block, *names: str) -> Block:
+    """The block under some keys, one inside the other; ``{}`` where there is none."""
+    for name in names:
+        block = block.get(name, {})
+        if not isinstance(block, dict):
+            return {}
     return block
 
 
-def _unknown_blocks(given: Mapping[str, Any]) -> Iterator[str]:
-    known = (*_READ_BLOCKS, *TRAINER_BLOCKS)
-    for key in given:
+def _unknown(keys: Iterable[Any], known: tuple[str, ...], text: str) -> Iterator[str]:
+    for key in keys:
         if key not in known:
-            yield f"{key}: unknown block; {_nearest(str(key), known)}"
-
-
-def _nearest(key: str, known: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(key, known, 1)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-
-
-def _unknown_flat(flat: Block) -> Iterator[str]:
-    known = (*_FLAT, *_FLAT_TRAINING)
-    for key in flat:
-        if key not in known:
-            yield f"neural_network.{key}: unknown key; {_nearest(str(key), known)}"
+            near = nearest(key, known)
+            hint = f"did you mean {near}?" if near else f"known are {', '.join(known)}"
+            yield f"{text.format(key)}; {hint}"
 
 
 def _faulty_actions(given: Mapping[str, Any]) -> Iterator[str]:
@@ -206,59 +222,48 @@ def _faulty_actions(given: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _rename_older(nn: Block) -> list[str]:
-    """Bring keys of older `nn` blocks to their present place; returns what cannot be."""
-    faults: list[str] = []
-    encoder, decoder = nn.get("encoder"), nn.get("decoder")
-    if isinstance(encoder, dict):
-        for key in ("fusion_mode", "init_from_pretrained"):
-            _move(encoder, key, nn, key, f"nn.encoder.{key}", f"nn.{key}", faults)
-    if isinstance(decoder, dict):
-        slots = [decoder.get("advantage"), decoder.get("value")]
-        for name, slot in zip(("advantage", "value"), slots, strict=True):
-            path = f"nn.decoder.{name}."
-            old, new = "transformer_encoder", "transformer"
-            if isinstance(slot, dict):
-                _move(slot, old, slot, new, path + old, path + new, faults)
-        has_transformer = any(
-            isinstance(s, dict) and s.get("transformer") is not None for s in slots
-        )
-        if decoder.get("shared_input") == "pre_tau" and not has_transformer:
-            decoder["shared_input"] = "post_tau"
-    return faults
+def _rename_older(nn: Block) -> Iterator[str]:
+    """Bring keys of older `nn` blocks to their present place; the faults are keys given twice."""
+    for old, new in _RENAMED.items():
+        (*source_path, source_key), (*target_path, target_key) = old.split("."), new.split(".")
+        source, target = _inner(nn, *source_path), _inner(nn, *target_path)
+        if source_key in source:
+            value = source.pop(source_key)
+            if target.setdefault(target_key, value) != value:
+                yield f"nn.{old}: given beside nn.{new}, its present place; keep one of them"
+    decoder = _inner(nn, "decoder")
+    transformers = [_inner(decoder, name).get("transformer") for name in ("advantage", "value")]
+    if decoder.get("shared_input") == "pre_tau" and transformers == [None, None]:
+        decoder["shared_input"] = "post_tau"
 
 
 def _prepare_pretrained_vision(nn: Block) -> None:
-    """What that system does with pretrained vision models where the defaults here differ.
+    """Set what that system does with pretrained vision models where our defaults differ.
 
     It takes the first token as summary also of models without a class token, and gives models
     with neither processor nor image size 224 × 224 pixels in [0, 1].
     """
-    vis, encoder = nn.get("vis"), nn.get("encoder")
-    if not isinstance(vis, dict) or vis.get("no_image"):
-        return
-    transformer = vis.get("transformer")
-    if not isinstance(transformer, dict) or transformer.get("use_hf_backbone") is not True:
+    transformer, mode = _inner(nn, "vis", "transformer"), nn.get("fusion_mode")
+    if _inner(nn, "vis").get("no_image") or transformer.get("use_hf_backbone") is not True:
         return
     transformer.setdefault("missing_processor", "unit_224")
-    is_sequence = (
-        nn.get("fusion_mode") == "post_concat"
-        and isinstance(encoder, dict)
-        and encoder.get("post_concat_layout") == "token_sequence"
+    takes_all_tokens = (
+        mode == "post_concat"
+        and _inner(nn, "encoder").get("post_concat_layout") == "token_sequence"
+        and transformer.get("fusion_tokens") == "patch_tokens"
     )
-    takes_all = is_sequence and transformer.get("fusion_tokens") == "patch_tokens"
-    if nn.get("fusion_mode") != "unified" and not takes_all:
+    if mode != "unified" and not takes_all_tokens:
         transformer.setdefault("summary_token", "first")
 
 
 def _drop_conv_keys(nn: Block, btr: Block) -> list[str]:
-    """Drop conv keys of ``btr`` that fill nothing; the paths of those that are not the default.
+    """Drop conv keys of ``btr`` that have no effect; the paths of those that are not the default.
 
-    That system fills ``nn.vis.cnn`` where that is there, and makes no default one for them. A flat
-    ``neural_network`` has no such block: ``btr`` was the place of these keys then.
+    That system lays them over ``nn.vis.cnn`` where the file has that block, and only there. A flat
+    ``neural_network`` has no such block: there ``btr`` was the place of these keys.
     """
-    vis = nn.get("vis")
-    if isinstance(vis, dict) and isinstance(vis.get("cnn"), dict) and not vis.get("no_image"):
+    vis = _inner(nn, "vis")
+    if isinstance(vis.get("cnn"), dict) and not vis.get("no_image"):
         return []
     defaults = Cnn().to_dict()
     # A value of a wrong type stays, to be refused.
@@ -267,17 +272,18 @@ def _drop_conv_keys(nn: Block, btr: Block) -> list[str]:
 
 
 def _faulty_float_tokens(nn: Block) -> Iterator[str]:
-    """That system refuses these whether or not its network has float tokens."""
-    encoder = nn.get("encoder")
-    if not isinstance(encoder, dict) or encoder.get("float_token_layout") != "per_feature":
+    """Keys that must go with ``per_feature``, whether or not the network has float tokens."""
+    encoder = _inner(nn, "encoder")
+    if encoder.get("float_token_layout") != "per_feature":
         return
-    wanted = {"post_concat_layout": "token_sequence", "float_token_input": "raw"}
-    defaults = {"post_concat_layout": "fused_vector", "float_token_input": "raw"}
-    for key, value in wanted.items():
-        found = encoder.get(key, defaults[key])
-        if found != value:
+    for key, default, value in (
+        ("post_concat_layout", "fused_vector", "token_sequence"),
+        ("float_token_input", "raw", "raw"),
+    ):
+        given = encoder.get(key, default)
+        if given != value:
             yield (
-                f"nn.encoder.float_token_layout: found per_feature with nn.encoder.{key} {found}; "
+                f"nn.encoder.float_token_layout: found per_feature with nn.encoder.{key} {given}; "
                 f"accepted: per_feature with {value}; set {key} to {value}, or float_token_layout "
                 "to dense"
             )
@@ -289,42 +295,22 @@ def _without_image_size(config: Config) -> Config:
     return config.model_copy(update={"nn": config.nn.model_copy(update={"vis": vis})})
 
 
-def _move(
-    source: Block,
-    old: str,
-    target: Block,
-    new: str,
-    old_path: str,
-    new_path: str,
-    faults: list[str],
-) -> None:
-    if old not in source:
-        return
-    value = source.pop(old)
-    if target.setdefault(new, value) != value:
-        faults.append(f"{old_path}: given beside {new_path}, its present place; keep one of them")
-
-
 def _nested(flat: Block) -> Block:
     """The flat block in its newer form."""
     nn: Block = {"training": {key: flat[key] for key in flat if key in _FLAT_TRAINING}}
-    for key, path in _FLAT.items():
-        if key not in flat:
-            continue
-        value = flat[key]
-        if key == "use_iqn_image_head" and isinstance(value, bool):
-            value = not value
-        *blocks, last = path.split(".")
+    for key in filter(flat.__contains__, _FLAT):
+        *blocks, last = _FLAT[key].split(".")
         inner = nn
         for name in blocks:
             inner = inner.setdefault(name, {})
-        inner[last] = value
+        value = flat[key]
+        is_opposite = key == "use_iqn_image_head" and isinstance(value, bool)
+        inner[last] = not value if is_opposite else value
     return nn
 
 
 def _in_flat_names(message: str) -> str:
     """A message about `nn` with the keys that the older file has."""
     flat = {f"nn.{path}": f"neural_network.{key}" for key, path in _FLAT.items()}
-    pattern = "|".join(re.escape(path) for path in flat)
-    replace: Callable[[re.Match[str]], str] = lambda found: flat[found[0]]  # noqa: E731
-    return re.sub(rf"(?:{pattern})(?![\w.])", replace, message)
+    paths = "|".join(map(re.escape, flat))
+    return re.sub(rf"(?:{paths})(?![\w.])", lambda match: flat[match[0]], message)

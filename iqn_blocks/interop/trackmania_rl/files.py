@@ -15,9 +15,8 @@ from torch import Tensor
 from iqn_blocks.assembly import assemble
 from iqn_blocks.checkpoint.reading import read_bytes
 from iqn_blocks.config import Config, parse
-from iqn_blocks.config.loading import read_file
-from iqn_blocks.errors import CheckpointError, ConfigError
-from iqn_blocks.interop.trackmania_rl.configs import load_config
+from iqn_blocks.errors import CheckpointError
+from iqn_blocks.interop.trackmania_rl.configs import load_config, read_keys
 from iqn_blocks.interop.trackmania_rl.state_dicts import lacks_stats, load_state_dict
 from iqn_blocks.network import IQN
 
@@ -33,11 +32,10 @@ def load_checkpoint(
 ) -> IQN:
     """The network in a ``weights1.torch`` file, or in a folder that holds one.
 
-    ``config`` is trackmania_rl's YAML file or what it holds, or a configuration of ours; its
-    ``nn.init_from_pretrained`` is not followed, all weights come from ``path``. Float statistics in
-    the file win over the configuration's; a classic network from before 2026 has none in its file,
-    and the configuration's count. The file is read with ``torch.load(weights_only=True)``: nothing
-    in it is executed.
+    ``config`` is trackmania_rl's YAML file or its content, or a configuration of ours. Its
+    ``nn.init_from_pretrained`` is ignored, since all weights come from ``path``. Float statistics
+    in the file replace the configuration's; files of classic networks from before 2026 have none.
+    The file is read with ``torch.load(weights_only=True)``: nothing in it is executed.
 
     Raises:
         CheckpointError: the file cannot be read, or does not fit the configuration.
@@ -56,14 +54,14 @@ def read_weights(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     """The state dict in a file, or in the ``weights1.torch`` of a folder; on the CPU.
 
     Raises:
-        CheckpointError: there is no such file, or it holds anything but names with tensors.
+        CheckpointError: there is no such file, or it holds other data than names with tensors.
     """
     file = Path(path)
     file = file / WEIGHTS_FILE if file.is_dir() else file
     stored = io.BytesIO(_bytes(file))
     try:
         content = torch.load(stored, map_location="cpu", weights_only=True)
-    except Exception:  # the reader raises many types, with advice that is not safe to follow
+    except Exception:  # the reader raises many types, and gives unsafe advice
         raise CheckpointError(
             f"{file}: is damaged, or holds something else than tensors; expected a state dict that "
             f"torch.save wrote"
@@ -76,8 +74,8 @@ def read_weights(path: str | os.PathLike[str]) -> Mapping[str, Any]:
 def read_fusion_folder(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The encoder in a folder of a fusion policy, under the names it has in a whole network.
 
-    Such a folder is what trackmania_rl itself reads for ``nn.init_from_pretrained``: a policy with
-    the multimodal encoder and heads of its own, which are left out.
+    trackmania_rl itself reads such a folder for ``nn.init_from_pretrained``. The policy has the
+    multimodal encoder, and heads of its own, which are left out.
 
     Raises:
         CheckpointError: the file is missing or damaged, or holds no such policy.
@@ -108,10 +106,4 @@ def _bytes(file: Path) -> bytes:
 def _config(config: Config | Mapping[str, Any] | str | os.PathLike[str]) -> Config:
     if isinstance(config, Config):
         return config
-    if isinstance(config, Mapping):
-        return parse(config) if "n_actions" in config else load_config(config)
-    try:
-        data = read_file(config)
-        return parse(data) if "n_actions" in data else load_config(data)
-    except ConfigError as error:
-        raise type(error)(f"{os.fspath(config)}: {error}") from None
+    return read_keys(config, lambda keys: (parse if "n_actions" in keys else load_config)(keys))

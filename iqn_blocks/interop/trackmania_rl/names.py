@@ -1,4 +1,4 @@
-"""What trackmania_rl calls the parts of a network."""
+"""trackmania_rl's names of the parts of a network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ QUANTILE_PATH = ("iqn_fc.", "A_head.", "A_head_multi.", "V_head.")
 
 
 def parts(net: IQN) -> dict[str, str]:
-    """Path of a module or tensor here to its path there."""
+    """The path there of each module or tensor, by its path here."""
     config = config_of(net)
     names = {"tau_embedding.projection": "iqn_fc.0"}
     for ours, theirs in _encoder(config).items():

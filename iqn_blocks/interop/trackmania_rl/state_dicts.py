@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,12 +23,12 @@ def load_state_dict(
 
     Names may carry the ``_orig_mod.`` of ``torch.compile``. Spectral normalisation may have the
     names of the old hook (``weight_orig``, ``weight_u``, ``weight_v``) or of the parametrization.
-    Noise is recovered as two vectors from its matrix; noise that is zero is off. Float statistics
-    come from ``float_inputs_mean`` and ``float_inputs_std`` and replace the configuration's; with
-    ``float_stats=False`` the state dict has neither, as those of classic networks from before 2026,
-    and the network keeps its own. Floating tensors are cast to the network's dtype. A pooler of a
-    Hugging Face backbone is dropped, and names that its model had in other versions of transformers
-    are translated.
+    The two noise vectors are computed from the noise matrix; noise that is zero is off. Float
+    statistics come from ``float_inputs_mean`` and ``float_inputs_std`` and replace the
+    configuration's. State dicts of classic networks from before 2026 have neither: with
+    ``float_stats=False`` the network keeps its own. Floating tensors are cast to the network's
+    dtype. The pooler of a Hugging Face backbone is dropped. Names that its model had in other
+    versions of transformers are translated.
 
     Raises:
         CheckpointError: names that are missing, left over or misshaped, values that are no tensor
@@ -38,16 +38,14 @@ def load_state_dict(
     """
     network = plain_network(net)
     rows = _rows(network, float_stats=float_stats)
-    tensors = normalized(state_dict, NAMING)
-    values = read(rows, current_names(network, rows, tensors), NAMING.system)
-    write(rows, values)
+    _load(network, rows, normalized(state_dict, NAMING))
 
 
 def load_encoder(net: nn.Module, state_dict: Mapping[str, Any]) -> None:
-    """Load the state encoder out of a trackmania_rl state dict; the quantile path stays as it is.
+    """Load the state encoder out of a trackmania_rl state dict; the quantile path does not change.
 
     ``state_dict`` is that of a whole network, or of an encoder alone. If it :func:`lacks_stats`,
-    the float statistics stay as they are too.
+    the float statistics do not change either.
 
     Raises:
         CheckpointError: as in :func:`load_state_dict`.
@@ -61,14 +59,13 @@ def load_encoder(net: nn.Module, state_dict: Mapping[str, Any]) -> None:
         for name, value in normalized(state_dict, NAMING).items()
         if not name.startswith(QUANTILE_PATH)
     }
-    values = read(rows, current_names(network, rows, tensors), NAMING.system)
-    write(rows, values)
+    _load(network, rows, tensors)
 
 
 def lacks_stats(net: nn.Module, state_dict: Mapping[str, Any]) -> bool:
-    """Whether the statistics of the network's configuration count, because the file has none.
+    """Whether a state dict has no float statistics, and those of the configuration count.
 
-    So it is with classic networks from before 2026, if the configuration has statistics.
+    That is so for classic networks from before 2026, if the configuration has statistics.
     """
     network = plain_network(net)
     config = config_of(network)
@@ -92,6 +89,10 @@ def to_state_dict(net: nn.Module, *, float_stats: bool = True) -> dict[str, Tens
         TypeError: ``net`` is no network of this library.
     """
     return export(_rows(plain_network(net), float_stats=float_stats))
+
+
+def _load(network: IQN, rows: Sequence[Row], tensors: Mapping[str, Any]) -> None:
+    write(rows, read(rows, current_names(network, rows, tensors), NAMING.system))
 
 
 def _rows(network: IQN, *, float_stats: bool) -> list[Row]:
