@@ -45,7 +45,7 @@ TESTS = {
     "iqn_blocks/network.py": "tests/network/test_network.py tests/network/test_inputs.py "
     "tests/network/test_dueling.py tests/network/test_fractions.py tests/network/test_build.py",
     "iqn_blocks/recurrent.py": "tests/network/test_cores.py",
-    "iqn_blocks/blocks": "tests/blocks tests/network/test_network.py",
+    "iqn_blocks/blocks": "tests/blocks tests/network/test_cores.py tests/network/test_network.py",
 }
 # Compilers take long and would find little more.
 LEFT_OUT = "compile or inductor or export or one_graph or spawned"

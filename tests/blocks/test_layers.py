@@ -107,6 +107,17 @@ def test_defaults_of_the_quantile_path():
     assert torch.equal(trunk.train()(x), trunk(x)), "no dropout"
 
 
+def test_defaults_of_small_parts():
+    hidden = blocks.HiddenLayer(3, 4, activation="leaky_relu")
+    assert "negative_slope=0.01" in repr(hidden)
+    proposer = blocks.FractionProposer(5, 3)
+    assert not proposer.linear.bias.any()
+    # Xavier's bound is sqrt(6 / (in + out)); with logits of nearly zero, fractions are k / 3.
+    bound = 0.01 * (6 / (5 + 3)) ** 0.5
+    assert 0 < proposer.linear.weight.abs().max() <= bound
+    assert blocks.mlp_head(8, (2,)).readout.in_features == 512
+
+
 def test_noise_is_sign_root_gaussian():
     layer = blocks.NoisyLinear(200_000, 1)
     layer.reset_noise(torch.Generator().manual_seed(0))

@@ -100,6 +100,10 @@ def test_an_unreadable_configuration(vit, text):
         ('{"size": true}', "no image size of 1 to 4096 pixels can be read from True"),
         ('{"image_mean": [0.5]}', "image_mean: expected three numbers, found [0.5]"),
         ('{"image_mean": [0.5, NaN, 0]}', "image_mean: expected three numbers, found [0.5, nan"),
+        (
+            f'{{"image_mean": [0, 0, {10**400}]}}',
+            "image_mean: expected three numbers, found [0, 0, 1",
+        ),
         ('{"image_std": [0.5, 0, 1]}', "image_std: expected three numbers above 0, found [0.5, 0"),
     ],
 )

@@ -50,12 +50,12 @@ def test_shapes(net, batch, scheme):
 
 def test_quantiles_are_laid_out_as_losses_take_them(net):
     net.eval()
-    inputs, tau = net.example_inputs(3), torch.rand(4 * 3, 1)
-    rows, _ = net(*inputs, 4, tau)
-    for number in (4, None):  # None: counted from tau
+    inputs, tau = net.example_inputs(3), torch.rand(6 * 3, 1)
+    rows, _ = net(*inputs, 6, tau)
+    for number in (6, None):  # None: counted from tau, not net.n = 4
         q, levels = net.quantiles(*inputs, number, tau)
-        assert q.shape[:2] == levels.shape == (3, 4)
-        for k in range(4):
+        assert q.shape[:2] == levels.shape == (3, 6)
+        for k in range(6):
             for b in range(3):
                 assert torch.equal(q[b, k], rows[k * 3 + b])
                 assert levels[b, k] == tau[k * 3 + b]
