@@ -17,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS)
 
 QUIET_HF := TRANSFORMERS_VERBOSITY=error HF_HUB_DISABLE_PROGRESS_BARS=1
 
-.PHONY: test test-slow test-tianshou-1 test-timm test-gpu fuzz mutants lint format demo bench docs clean
+.PHONY: test test-slow test-tianshou-1 test-timm test-gpu fuzz mutants lint format demo bench docs site clean
 
 test: lint
 	$(PYTEST) -m "not slow and not peers and not timm and not tianshou_1 and not gpu"
@@ -64,6 +64,11 @@ bench: $(READY_PEERS)
 docs: $(READY)
 	$(QUIET_HF) $(BIN)/python -m docs.generator
 
+# The variable silences an advertisement.
+site: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "build/site: $(BIN)/python -m http.server --directory build/site"
+
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -71,7 +76,7 @@ clean:
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP_INSTALL) --upgrade pip
-	$(PIP_INSTALL) -e '.[dev,demo,docs]'
+	$(PIP_INSTALL) -e '.[dev,demo]'
 	touch $@
 
 $(READY_PEERS): $(READY)

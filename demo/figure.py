@@ -1,62 +1,75 @@
-"""The demo's picture: a frame beside each action's quantile function."""
+"""The demo's picture: a board, and what a trained network knows of the returns on it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import matplotlib
-import numpy as np
-from torch import Tensor
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import iqn_blocks
+from docs.examples import windy_river
+from iqn_blocks import plots, risk
+from iqn_blocks.functional import midpoints
+
+LEVELS = 32
+TASTES = {"neutral": None, "cautious, cvar(0.25)": risk.cvar(0.25)}
 
 
-class Curves(NamedTuple):
-    """One panel: the quantile values ``q (K, A)`` of a network at the levels ``tau (K,)``."""
+def draw(path: Path, net: iqn_blocks.IQN, wind: float) -> None:
+    """Write the board with the paths of two tastes, quantile functions at the start, risk curves.
 
-    title: str
-    tau: Tensor
-    q: Tensor
-
-
-def draw(path: Path, screen: np.ndarray, actions: Sequence[str], panels: Sequence[Curves]) -> None:
-    """Write the frame (H, W) and one panel a network, with a curve for each action.
-
-    Nothing orders the values of an untrained network in τ. The faint line is what it gives at τ;
-    the strong one has the same values in order: the quantile function of ``q(τ)``, ``τ ~ U[0, 1]``.
+    Dotted is the truth about the neutral policy, from 5000 episodes for each first action.
     """
-    titles = [panel.title for panel in panels]
-    half = (len(titles) + 1) // 2
-    rows = [titles] if len(titles) < 3 else [titles[:half], titles[half:]]
-    figure, axes = plt.subplot_mosaic(
-        [["frame", *row] for row in rows],
-        figsize=(5.2 + 3.2 * len(rows[0]), 1.2 + 3.0 * len(rows)),
-        layout="constrained",
+    figure = Figure(figsize=(13, 3.8), layout="constrained")
+    board, quantiles, values = figure.subplots(1, 3, width_ratios=[1.1, 1.3, 1.1])
+    _draw_board(board, net, wind)
+
+    seen = windy_river.observe(torch.tensor([windy_river.START]), torch.tensor([wind]))
+    levels = midpoints(LEVELS)
+    with torch.no_grad():
+        q, tau = net.quantiles(*seen, LEVELS, levels)
+    actions = windy_river.ACTIONS
+    plots.quantile_functions(q[0] / windy_river.SCALE, tau[0], actions=actions, ax=quantiles)
+    truth = true_quantiles(net, wind)
+    quantiles.plot(levels, truth, color="black", linestyle=":", linewidth=1)
+    quantiles.set_title("Quantile functions at the start; dotted: the truth")
+    plots.risk_curves(net, *seen, actions=actions, ax=values)
+    values.set(
+        title="Values over the taste for risk",
+        xlabel="η of cvar(η): mean of the worst η of returns",
     )
-    axes["frame"].imshow(screen, cmap="gray", vmin=0, vmax=255)
-    axes["frame"].set_title("the frame")
-    axes["frame"].set_axis_off()
-    for panel in panels:
-        _draw_curves(axes[panel.title], actions, panel)
-    handles, labels = axes[titles[0]].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", title="action")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    values.yaxis.set_major_formatter(lambda y, _: f"{y / windy_river.SCALE:g}")
+    figure.savefig(path, dpi=80)
 
 
-def _draw_curves(axis: Axes, actions: Sequence[str], panel: Curves) -> None:
-    colors = plt.get_cmap("tab10")
-    for action, name in enumerate(actions):
-        raw = panel.q[:, action]
-        axis.plot(panel.tau, raw, color=colors(action), alpha=0.15, linewidth=0.6)
-        axis.plot(panel.tau, raw.sort().values, color=colors(action), linewidth=1.8, label=name)
-    greedy = int(panel.q.mean(0).argmax())
-    axis.set_title(f"{panel.title}, greedy: {actions[greedy]}")
-    axis.set_xlabel("τ")
-    axis.set_ylabel("quantile value")
-    axis.set_xlim(0, 1)
-    axis.grid(alpha=0.3)
+def true_quantiles(net: iqn_blocks.IQN, wind: float) -> torch.Tensor:
+    """Quantiles ``(LEVELS, A)`` of the returns of each first action, the neutral policy then."""
+    torch.manual_seed(0)
+    policy = windy_river.greedy(net)
+    levels = midpoints(LEVELS)[:, 0]
+    columns = [
+        windy_river.returns(policy, wind, first).quantile(levels)
+        for first in range(len(windy_river.ACTIONS))
+    ]
+    return torch.stack(columns, 1)
+
+
+def _draw_board(axes: Axes, net: iqn_blocks.IQN, wind: float) -> None:
+    img, _ = windy_river.observe(torch.tensor([windy_river.START]), torch.tensor([wind]))
+    pixels = img[0].permute(1, 2, 0).float() / 255
+    empty = pixels.sum(-1, keepdim=True) == 0
+    axes.imshow(torch.where(empty, 0.95, 0.35 + 0.5 * pixels).numpy())
+    for i, (name, taste) in enumerate(TASTES.items()):
+        rows, columns = zip(*windy_river.path(windy_river.greedy(net, taste), wind), strict=True)
+        shift = 0.12 * (i - 0.5)
+        axes.plot(
+            [column + shift for column in columns],
+            [row + shift for row in rows],
+            color=("black", "tab:purple")[i],
+            marker="o",
+            label=name,
+        )
+    axes.set(title=f"A gust pushes down, {wind:.0%} of steps", xticks=[], yticks=[])
+    axes.legend(loc="upper center")

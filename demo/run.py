@@ -1,7 +1,8 @@
-"""Build the networks of docs/configs, let each act on Atari, and draw what they predict.
+"""Show what a trained network predicts, and let the networks of docs/configs act on Atari.
 
-Run from the root of the checkout with `make demo`. Prints one row a network and writes
-build/demo.png; `python -m demo.run --update-docs` writes the picture of the docs.
+Run from the root of the checkout with `make demo`. The trained network walks along a windy river;
+docs/examples/windy_river.py made it. Draws build/demo.png and prints its returns, and one row for
+each network on Atari, untrained; `python -m demo.run --update-docs` writes the picture of the docs.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ import torch
 from torch import Tensor
 
 import iqn_blocks
-from demo.atari import Atari, Observation, measure_float_stats
-from demo.figure import Curves, draw
+from demo.atari import Atari, measure_float_stats
+from demo.figure import TASTES, draw
 from demo.tiny_vit import save_tiny_vit
-from iqn_blocks import functional
+from docs.examples import windy_river
 
 CONFIGS = Path("docs/configs")
 NETWORKS = ("default", "btr", "multimodal", "hf_vision")
@@ -25,7 +26,7 @@ TINY_VIT = Path("demo/output/tiny-vit")  # named in docs/configs/hf_vision.yaml
 GAME = "MsPacman"
 RANDOM_STEPS = 500
 ACTING_STEPS = 300
-CURVE_POINTS = 200
+TRAINED, WIND = Path("demo/windy_river"), 0.06
 
 
 class Result(NamedTuple):
@@ -34,29 +35,17 @@ class Result(NamedTuple):
     name: str
     net: iqn_blocks.IQN
     steps_per_second: float
-    q_min: float
-    q_max: float
 
 
-def act(net: iqn_blocks.IQN, game: Atari, steps: int) -> tuple[float, Tensor]:
-    """Play the greedy action for `steps` steps; steps per second and all mean values (steps, A)."""
+def act(net: iqn_blocks.IQN, game: Atari, steps: int) -> float:
+    """Play the greedy action for `steps` steps; how many there were in a second."""
     observation = game.reset()
-    values = []
     start = time.perf_counter()
     for _ in range(steps):
         net.reset_noise()
         q = net.q_values(observation.img, observation.floats)
-        values.append(q)
         observation = game.step(int(q.argmax()))
-    return steps / (time.perf_counter() - start), torch.cat(values)
-
-
-def quantile_functions(net: iqn_blocks.IQN, observation: Observation) -> tuple[Tensor, Tensor]:
-    """The levels τ (K,) and each action's quantile function at them (K, A), without noise."""
-    net.disable_noise()
-    tau = functional.midpoints(CURVE_POINTS)
-    q, _ = net(observation.img, observation.floats, num_quantiles=CURVE_POINTS, tau=tau)
-    return tau.squeeze(1), q
+    return steps / (time.perf_counter() - start)
 
 
 def run(name: str, game: Atari, stats: tuple[Tensor, Tensor]) -> Result:
@@ -65,40 +54,48 @@ def run(name: str, game: Atari, stats: tuple[Tensor, Tensor]) -> Result:
     net = iqn_blocks.build(CONFIGS / f"{name}.yaml").eval()
     net.set_float_stats(*stats)
     act(net, game, steps=10)  # the first calls allocate; they are not timed
-    steps_per_second, q = act(net, game, ACTING_STEPS)
-    return Result(name, net, steps_per_second, q.min().item(), q.max().item())
+    return Result(name, net, act(net, game, ACTING_STEPS))
 
 
 def print_table(results: list[Result]) -> None:
     """One row a network."""
-    print(f"{'config':<12}{'topology':<12}{'parameters':>12}{'D':>7}{'steps/s':>9}{'Q range':>18}")
+    print(f"{'config':<12}{'topology':<12}{'parameters':>12}{'D':>7}{'steps/s':>9}")
     for result in results:
         topology = iqn_blocks.route(CONFIGS / f"{result.name}.yaml")
         parameters = result.net.num_parameters()
-        q_range = f"{result.q_min:.2f} … {result.q_max:.2f}"
         print(
             f"{result.name:<12}{topology:<12}{parameters:>12,}"
-            f"{result.net.encoder.state_dim:>7,}{result.steps_per_second:>9.0f}{q_range:>18}"
+            f"{result.net.state_dim:>7,}{result.steps_per_second:>9.0f}"
+        )
+
+
+def print_returns(net: iqn_blocks.IQN) -> None:
+    """What two tastes for risk earn on the windy river."""
+    print(f"windy river, gusts at {WIND:.0%} of steps, 5000 episodes each:")
+    for name, taste in TASTES.items():
+        torch.manual_seed(0)
+        returns = windy_river.returns(windy_river.greedy(net, taste), WIND)
+        fell, worst = (returns < windy_river.RIVER).float().mean(), returns.sort().values[:1250]
+        print(
+            f"{name:<22} mean {returns.mean():6.2f}, of the worst quarter {worst.mean():6.2f}, "
+            f"{fell:.0%} fell into the river"
         )
 
 
 @torch.no_grad()
 def main(picture: Path) -> None:
-    """Measure, act, print, draw."""
+    """Draw and print what the trained network does; measure the others."""
     torch.set_num_threads(1)  # a batch of one has nothing to share between threads
+    trained = iqn_blocks.from_pretrained(TRAINED)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    draw(picture, trained, WIND)
+    print_returns(trained)
+
     game = Atari(GAME, seed=0)
     stats = measure_float_stats(game, RANDOM_STEPS)
-    observation = game.random_step()
-    print(f"{GAME}: {len(game.actions)} actions, {ACTING_STEPS} greedy steps each, one thread\n")
-
+    print(f"\n{GAME}: {len(game.actions)} actions, {ACTING_STEPS} greedy steps each, one thread\n")
     save_tiny_vit(TINY_VIT)
-    results = [run(name, game, stats) for name in NETWORKS]
-    print_table(results)
-
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    curves = [Curves(r.name, *quantile_functions(r.net, observation)) for r in results]
-    draw(picture, observation.screen, game.actions, curves)
-    print(f"\nwrote {picture}")
+    print_table([run(name, game, stats) for name in NETWORKS])
 
 
 if __name__ == "__main__":

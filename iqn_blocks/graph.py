@@ -71,6 +71,8 @@ class _Tracer:
                 sources = [source for x in tensors for source in self._sources(x)]
             self.nodes.append(Node(stage.name, kind, detail))
             self.edges += [(source, stage.name) for source in sources]
+        if output.grad_fn is None:  # an input that came through as it is
+            self.inputs = [(x, stage.name if x is output else n) for x, n in self.inputs]
         self.makers[output.grad_fn] = stage.name
 
     def _sources(self, tensor: Tensor) -> list[str]:

@@ -42,6 +42,7 @@ from tests.checkpoint.crash_saving import NETS, held, limit_files, save_in_a_pro
 from tests.checkpoint.networks import CONFIG, WEIGHTS, build, settings_sha256, to_version_1
 from tests.configs import tiny, tiny_btr, tiny_float, tiny_multimodal, tiny_transformer
 from tests.grid import classic_grid, hf_vision_grid, multimodal_grid
+from tests.hf.test_models import trunk_config, vision_config
 
 CPU_SECONDS, WALL_SECONDS, MEMORY = 10, 120, 4 * 2**30
 Draw = random.Random
@@ -75,6 +76,7 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         vit, bert = (tiny_models.save(name, folder / name) for name in ("vit", "bert"))
+        self.models = {"vit": vit, "bert": bert}
         models = {"vit": vit}, {"bert": bert}
         grids = classic_grid(), multimodal_grid(*models), hf_vision_grid(models[0])
         self.configs = [raw for grid in grids for raw in list(grid.values())[::3]]
@@ -320,6 +322,22 @@ def edited_settings(world: World, draw: Draw, folder: Path) -> None:
     use(found.config, folder)
 
 
+def models(world: World, draw: Draw, folder: Path) -> None:
+    """The folder of a pretrained model, by a stranger."""
+    name, config = draw.choice((("vit", vision_config), ("bert", trunk_config)))
+    shutil.copytree(world.models[name], folder)
+    path = draw.choice([p for p in folder.iterdir() if p.suffix in (".json", ".safetensors")])
+    content = path.read_bytes()
+    if path.suffix == ".json" and draw.random() < 0.8:
+        data = damage(json.loads(content), draw, draw.choice(world.configs))
+        text = json.dumps(data, default=str, skipkeys=True)
+        path.write_text(text, encoding="utf-8", errors="replace")
+    else:
+        path.write_bytes(damage_bytes(content, draw, TOKENS))
+    net = iqn_blocks.build(config(folder))
+    net.q_values(*net.example_inputs(2))
+
+
 def kills(world: World, draw: Draw, folder: Path) -> None:
     """A save ends at an arbitrary moment; what is there is the old network or the new."""
     before = crash_saving.fresh(folder, draw.choice(("old", "nothing")))
@@ -369,6 +387,7 @@ KINDS: dict[str, Callable[[World, Draw, Path], None]] = {
     "bit flips": bit_flips,
     "truncations": truncations,
     "edited settings": edited_settings,
+    "model folders": models,
     "kills": kills,
     "two writers": two_writers,
     "full disk": full_disk,

@@ -112,6 +112,13 @@ def test_rows_are_a_multiple_of_the_quantiles(split):
         split(q, 2.0)
 
 
+def test_one_quantile_is_enough():
+    assert F.midpoints(1).tolist() == [[0.5]]
+    q = torch.arange(6.0).view(3, 2)
+    assert F.split_quantiles(q, 1).tolist() == [[[0, 1]], [[2, 3]], [[4, 5]]]
+    assert torch.equal(F.mean_over_quantiles(q, 1), q)
+
+
 def test_midpoints_need_a_quantile():
     with pytest.raises(ValueError, match="num_quantiles: must be at least 1, got 0"):
         F.midpoints(0)

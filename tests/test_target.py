@@ -261,6 +261,10 @@ def test_a_long_list_of_differences_is_cut() -> None:
     lines = str(error.value).splitlines()
     assert len(lines) == 12
     assert lines[-1].strip() == "and 30 more"
+    with pytest.raises(ValueError, match="target and online differ") as error:
+        hard_update_(target[:5], nn.Identity())  # ten of them
+    assert len(str(error.value).splitlines()) == 11
+    assert "more" not in str(error.value)
 
 
 @pytest.mark.parametrize("weight", [-0.1, 1.1, math.nan, math.inf, True, "0.5"])

@@ -8,6 +8,7 @@ from typing import Any
 from iqn_blocks.config import Config, Part, thaw
 from iqn_blocks.config.block import Block
 from iqn_blocks.config.part import PartsOf
+from iqn_blocks.config.schema import CNN_KEYS_OF_BTR
 
 ABOVE = """\
 # Configuration
@@ -150,15 +151,23 @@ What no network has: Hugging Face models in decoder slots, and `decoder.shared_i
 ## Kept for trackmania_rl
 
 Configurations of trackmania_rl, which trains agents for the racing game TrackMania, use some keys
-that a new one can do without ([Bring your checkpoint](checkpoints_trackmania.md) reads its files):
-
-- `nn.decoder.shared_input`, which accepts one value;
-- `nn.decoder.shared_trunk_freeze` and `nn.training`, which are kept and never read;
-- `nn.encoder.mlp`, in multimodal networks the same as `nn.float.mlp`, over which it wins;
-- the convolution keys of `btr`, the same as those of `nn.vis.cnn`. A key that is given in both
-  places counts as in `nn.vis.cnn`; with another value the one in `btr` is reported as not read;
-- the other names `w`, `h`, `hidden` and `layers`.
+that a new one can do without; [Bring your checkpoint](checkpoints_trackmania.md) reads its files.
+`nn.encoder.mlp` has the keys of `nn.float.mlp`, over which it wins. A key of `btr` that is given in
+`nn.vis.cnn` too counts as there; with another value the one in `btr` is reported as not read. `w`
+and `h` are other names of `width` and `height`, `hidden` of `hidden_dim`, and `layers` of
+`n_hidden_layers`.
 """
+
+
+# Keys that trackmania_rl alone needs: they have a table of their own.
+KEPT = {
+    *(("btr", key) for key in CNN_KEYS_OF_BTR),
+    ("nn", "training"),
+    ("nn.decoder", "shared_input"),
+    ("nn.decoder", "shared_trunk_freeze"),
+    ("nn.encoder", "mlp"),
+}
+COLUMNS = "| key | accepted | default | meaning |\n|---|---|---|---|"
 
 
 def blocks(block: type[Block], path: str = "") -> dict[type[Block], list[str]]:
@@ -189,29 +198,26 @@ def _options(part: Part) -> dict[str, Any]:
     return options
 
 
-def table(block: type[Block]) -> str:
-    """One row for each key of a block."""
-    aliases = {name: alias for alias, name in block.aliases.items()}
-    rows = ["| key | accepted | default | meaning |", "|---|---|---|---|"]
-    for key, field in block.model_fields.items():
-        inner = block.child(key)
-        kind = block.kind(key)
-        accepted = "a block" if kind is None else kind.accepts
-        if inner is not None and field.annotation is not inner:
-            accepted += ", or null"
-        if isinstance(kind, PartsOf):
-            rows.append(f"| a [part](parts.md)'s name | {accepted} | – | {field.description} |")
-            continue
-        name = f"`{key}` (or `{aliases[key]}`)" if key in aliases else f"`{key}`"
-        rows.append(f"| {name} | {accepted} | {default(block, key)} | {field.description} |")
-    return "\n".join(rows)
+def row(block: type[Block], key: str, where: str = "") -> str:
+    """The row of one key; ``where`` follows its name."""
+    field, inner, kind = block.model_fields[key], block.child(key), block.kind(key)
+    accepted = "a block" if kind is None else kind.accepts
+    if inner is not None and field.annotation is not inner:
+        accepted += ", or null"
+    if isinstance(kind, PartsOf):
+        return f"| a [part](parts.md)'s name | {accepted} | – | {field.description} |"
+    return f"| `{key}`{where} | {accepted} | {default(block, key)} | {field.description} |"
 
 
 def page() -> str:
     """The whole page."""
-    sections = [ABOVE]
+    sections, kept = [ABOVE], [COLUMNS]
     for block, places in blocks(Config).items():
-        title = ", ".join(f"`{place}`" for place in places if place) or "Top level"
+        own = [place for place in places if tuple(place.rpartition(".")[::2]) not in KEPT]
+        title = ", ".join(f"`{place}`" for place in own if place) or "Top level"
         text = (block.__doc__ or "").split("\n\n")[0]
-        sections.append(f"### {title}\n\n{text}\n\n{table(block)}\n")
-    return "\n".join([*sections, BELOW])
+        rows = [row(block, key) for key in block.model_fields if (own[0], key) not in KEPT]
+        sections.append("\n".join([f"### {title}\n\n{text}\n", COLUMNS, *rows, ""]))
+        keys = [key for key in block.model_fields if (own[0], key) in KEPT]
+        kept += [row(block, key, f" in `{own[0]}`") for key in keys]
+    return "\n".join([*sections, BELOW, *kept, ""])

@@ -33,7 +33,7 @@ with its path, what is accepted, and the nearest name.
 
 A part is a class, or a function that returns a module. A slot calls it with the arguments in the
 table, by position; the options follow by name. `B` is the batch, `K` the number of quantiles, and
-`R` the rows `K·B`; the other letters are [explained here](index.md#symbols).
+`R` the rows `K·B`; the other letters are [explained here](architecture.md#symbols).
 
 | slot | key | called with | the module maps | and has |
 |---|---|---|---|---|

@@ -22,10 +22,40 @@ HEADER = """\
 
 <!-- Made from built networks by `make docs`. -->
 
-What each configuration builds, and the tensors on the way to the state `s (B, D)`. Everything after
-`s` is the same for all: see [Architecture](architecture.md). The networks read 64×64 frames and 128
-floats and have 9 actions; a table shows the keys of `nn` that make the difference. `<vit>` and
-`<bert>` stand for the folder or hub id of a Hugging Face model, here two of width 64.
+A topology makes the state `s (B, D)` of image and floats; everything after `s` is the same for all,
+see [Architecture](architecture.md).
+
+## Which one to take
+
+**Start with `classic`.** It is what the published networks are, it is the fastest, and it takes
+every option: LayerNorm, noise, spectral normalisation, folding for acting. Leave it for a reason:
+
+| you have | take | why, and what it costs |
+|---|---|---|
+| an image, floats, or both | `classic` | A convolution knows that neighbouring pixels belong \
+together; a transformer has to learn that, from more frames |
+| scores of Atari games to reach | `classic` with IMPALA, as the preset `btr` has it | The network \
+behind the scores of Beyond The Rainbow; [4 times the time](performance.md#acting) of the 4-layer \
+CNN for a frame |
+| images like photographs, and few of them | `hf_vision`, frozen at first | The model has seen \
+millions of images; each frame costs a whole transformer |
+| many floats of different kinds that say something about the image | `post_concat` with \
+`post_concat_layout: token_sequence` and `float_token_layout: per_feature` | Each float is a token \
+that attends to the others and to the image; time grows with their number |
+| places in an image and floats to relate | `unified`, with `readout: tokens` of a stem | Every \
+place is a token beside the floats; the dearest of all |
+| image and floats to mix before the quantile path | `vision_transformer` without a trunk | \
+`classic` and one more Linear layer |
+| something else | [your own](own_encoder.md) | |
+
+We have measured their speed ([Performance](performance.md)) and not their scores: nothing here says
+that tokens beat `classic` on your task.
+
+## What each builds
+
+The tables show the tensors on the way to the state. The networks read 64×64 frames and 128 floats
+and have 9 actions; a table has the keys of `nn` that make the difference. `<vit>` and `<bert>`
+stand for the folder or hub id of a Hugging Face model, here two of width 64.
 """
 
 COMMON: Keys = {
@@ -184,7 +214,7 @@ def pages() -> dict[str, str]:
 
 
 def _table(section: Section, nets: list[iqn_blocks.IQN]) -> Iterator[str]:
-    yield f"## {section.title}\n"
+    yield f"### {section.title}\n"
     yield f"{section.text}\n"
     if section.shared:
         yield f"All rows: `{_yaml(section.shared)}`\n"

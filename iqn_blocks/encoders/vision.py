@@ -104,11 +104,12 @@ def _backbone(config: Config, models: Models | None, *, summary: bool = True) ->
     model = models.get("vision", path, "pixel_values", key=key, trust_remote_code=trust)
     processor = models.processor(path, key=key)
     by_model = block.missing_processor == "model"
-    if not processor and getattr(model.config, "image_size", None) is None:
-        processor = timm_processor(model) if by_model else UNIT_224
+    size = getattr(model.config, "image_size", None)
     try:
-        spec = PixelSpec.from_processor(processor, getattr(model.config, "image_size", None))
-    except ValueError as error:
+        if not processor and size is None:
+            processor = timm_processor(model) if by_model else UNIT_224
+        spec = PixelSpec.from_processor(processor, size)
+    except (AttributeError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{key}: found {path!r}; its {PROCESSOR_FILE}, or its config.json without one, does "
             f"not say how to make pixels ({error}); accepted: a size in pixels, and image_mean and "

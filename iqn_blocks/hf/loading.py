@@ -1,9 +1,9 @@
 """Hugging Face models: found, read and rebuilt; transformers is imported when the first one is.
 
 Models come from a folder or a hub id, through safetensors files alone. Unless ``trust_remote_code``
-is true, a model is refused whose configuration leads to code or files of its choice. Attention runs
-through
-``torch.nn.functional.scaled_dot_product_attention`` where the model can.
+is true, a model is refused whose configuration leads to code or files of its choice, and
+transformers gets tensors in place of a path, so that it looks for no other files. Attention runs
+through ``torch.nn.functional.scaled_dot_product_attention`` where the model can.
 """
 
 from __future__ import annotations
@@ -42,16 +42,18 @@ _LEADS_ELSEWHERE = frozenset(
         "architecture",  # the same
         "model_args",  # arguments for timm, such as a file to read
         "timm_kwargs",
-        "transformers_weights",  # a file of weights, safetensors or not
+        "transformers_weights",  # another file of weights
         "configuration_files",  # another configuration
+        "fusion_config",  # changes a class of transformers, for later models too
     }
 )
+_NOTHING: tuple[Any, ...] = (None, {}, [])  # as a name, "" would be asked for
 # Keys that say how many modules or entries there are.
 _COUNTS = re.compile(r"(^|_)(layers?|depths?|blocks|stages|levels|experts|groups|labels)(_|$)")
 _FEW = 1000  # modules that are made within a second
-_SPARE = (
-    2**29
-)  # elements of what a model is made with but a network leaves out: embeddings of words
+_MANY = 2**17  # more than any model has labels; a configuration lists each
+_SPARE = 2**29  # elements that a model is made with, but a network leaves out: embeddings of words
+_WEIGHTS = "model.safetensors"
 # What computes with PyTorch alone; any other implementation may be code of the hub.
 _PLAIN = (None, "eager", "sdpa", "flex_attention", "grouped_mm", "batched_mm")
 
@@ -70,10 +72,23 @@ def load_model(
     from transformers import AutoModel
 
     config = _read_config(path, key, trust_remote_code)
+    accepted = "model.safetensors beside config.json; weights in other files are not read"
+    what = "its weights cannot be loaded"
+    kind: Any = AutoModel
+    source: dict[str, Any] = {"pretrained_model_name_or_path": path}
+    if not trust_remote_code:
+        with explained(key, path, what, accepted):
+            tensors = _read_tensors(path)
+            _check_counts(config, max(len(tensors), _FEW))
+            with torch.device("meta"):
+                hollow = _with_sdpa(lambda attention: _make(config, attention))
+            _check_total(hollow, sum(tensor.numel() for tensor in tensors.values()))
+        kind, config = type(hollow), hollow.config
+        source = {"pretrained_model_name_or_path": None, "state_dict": tensors}
 
     def load(attention: str) -> Any:
-        return AutoModel.from_pretrained(
-            path,
+        return kind.from_pretrained(
+            **source,
             config=config,
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
@@ -84,9 +99,9 @@ def load_model(
             **_without_pooler(config),
         )
 
-    accepted = "model.safetensors beside config.json; weights in other files are not read"
-    with explained(key, path, "its weights cannot be loaded", accepted), _quiet():
+    with explained(key, path, what, accepted), _quiet():
         model, report = _with_sdpa(load)
+        model.name_or_path = path
     _check_complete(model, report, path, key)
     return _ready(model, takes, path, key)
 
@@ -110,7 +125,7 @@ def model_from_config(
         ConfigError: transformers does not know the model, cannot build it, or would need more than
             the configuration, which ``trust_remote_code`` does not allow; or its sizes are others.
     """
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig
 
     config = dict(config)
     _refuse_elsewhere(config, path, key, trust_remote_code)
@@ -127,13 +142,7 @@ def model_from_config(
     _refuse_elsewhere(parsed, path, key, trust_remote_code)
 
     def make(attention: str) -> Any:
-        return AutoModel.from_config(  # type: ignore[no-untyped-call]
-            parsed,
-            trust_remote_code=trust_remote_code,
-            dtype=torch.get_default_dtype(),
-            attn_implementation=attention,
-            **_without_pooler(parsed),
-        )
+        return _make(parsed, attention, trust_remote_code)
 
     with explained(key, path, "its model cannot be built", "a model that AutoModel knows"):
         if sizes is not None:
@@ -153,7 +162,7 @@ def leads_elsewhere(config: object) -> str:
         # Attention of the whole model is chosen below, whatever its configuration says.
         chosen = outermost and "attn_implementation" in name
         if (
-            (name in _LEADS_ELSEWHERE and value and not _is_plain_name(name, value))
+            (name in _LEADS_ELSEWHERE and value not in _NOTHING and not _is_harmless(name, value))
             or ("implementation" in name and value not in _PLAIN and not chosen)
             or name.startswith("__")  # Python's own attributes, such as __dict__
         ):
@@ -161,8 +170,10 @@ def leads_elsewhere(config: object) -> str:
     return ""
 
 
-def _is_plain_name(key: str, value: object) -> bool:
-    """Whether it names an architecture inside timm, and no place such as ``hf-hub:owner/name``."""
+def _is_harmless(key: str, value: object) -> bool:
+    """Whether it names an architecture inside timm, no place such as ``hf-hub:a/b``, or a size."""
+    if key == "model_args":
+        return isinstance(value, Mapping) and value.keys() <= {"img_size"}
     return key == "architecture" and isinstance(value, str) and not set(":/\\") & set(value)
 
 
@@ -180,7 +191,7 @@ def items(config: object) -> Iterator[tuple[str, Any, bool]]:
             pending += ((value, False) for value in block)
 
 
-def _check_counts(config: Mapping[str, Any], most: int) -> None:
+def _check_counts(config: object, most: int) -> None:
     """Raise ValueError where making so many modules would take for ever."""
     for name, value, _ in items(config):
         counts = value if isinstance(value, list) else [value]
@@ -190,11 +201,17 @@ def _check_counts(config: Mapping[str, Any], most: int) -> None:
 
 def _check_sizes(model: torch.nn.Module, sizes: Mapping[str, Sequence[int]]) -> None:
     """Raise ValueError where a model of no memory would not fit tensors of these sizes."""
-    spare = sum(map(math.prod, sizes.values())) + _SPARE
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if name in sizes and tuple(sizes[name]) != tuple(tensor.shape):
             raise ValueError(f"{name} is {tuple(tensor.shape)}, saved is {tuple(sizes[name])}")
-        spare -= 0 if name in sizes else tensor.numel()
+    _check_total(model, sum(map(math.prod, sizes.values())))
+
+
+def _check_total(model: torch.nn.Module, saved: int) -> None:
+    """Raise ValueError where a model of no memory is far larger than what is saved of it."""
+    spare = 2 * saved + _SPARE
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        spare -= tensor.numel()
         if spare < 0:
             raise ValueError(f"{name} is {tuple(tensor.shape)}, too large for what is saved")
 
@@ -238,6 +255,7 @@ def _read_config(path: str, key: str, trust_remote_code: bool) -> PretrainedConf
         accepted = f"{contents}, or the id of a model that the hub or its cache has"
     with explained(key, path, what, accepted):
         content, _ = PretrainedConfig.get_config_dict(path)
+        _check_counts(content, _MANY)
     _refuse_elsewhere(content, path, key, trust_remote_code)
     with explained(key, path, what, accepted):
         config: PretrainedConfig = AutoConfig.from_pretrained(
@@ -245,6 +263,45 @@ def _read_config(path: str, key: str, trust_remote_code: bool) -> PretrainedConf
         )
     _refuse_elsewhere(config, path, key, trust_remote_code)
     return config
+
+
+def _read_tensors(path: str) -> dict[str, torch.Tensor]:
+    """Those of ``model.safetensors``, or of the files beside it that its index names."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+    from safetensors.torch import load_file
+
+    def find(name: str) -> Path:
+        if not Path(path).is_dir():
+            return Path(hf_hub_download(path, name))
+        if name != Path(name).name or not (file := Path(path, name)).is_file():
+            raise FileNotFoundError(f"{name} is no file in that folder")
+        return file
+
+    try:
+        return load_file(find(_WEIGHTS))
+    except (FileNotFoundError, EntryNotFoundError):
+        try:
+            index = json.loads(find(f"{_WEIGHTS}.index.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, EntryNotFoundError) as error:
+            raise FileNotFoundError(f"there is no {_WEIGHTS}") from error
+    tensors: dict[str, torch.Tensor] = {}
+    for name in sorted(set(index["weight_map"].values())):
+        tensors |= load_file(find(name))
+    return tensors
+
+
+def _make(config: PretrainedConfig, attention: str, trust_remote_code: bool = False) -> Any:
+    """A model with random weights."""
+    from transformers import AutoModel
+
+    return AutoModel.from_config(  # type: ignore[no-untyped-call]
+        config,
+        trust_remote_code=trust_remote_code,
+        dtype=torch.get_default_dtype(),
+        attn_implementation=attention,
+        **_without_pooler(config),
+    )
 
 
 def _looks_local(path: str) -> bool:

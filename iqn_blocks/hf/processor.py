@@ -18,6 +18,7 @@ from iqn_blocks.hf.loading import explained
 PROCESSOR_FILE = "preprocessor_config.json"
 # 224 × 224 pixels in [0, 1], without mean and std.
 UNIT_224: Mapping[str, Any] = {"size": 224, "image_mean": [0, 0, 0], "image_std": [1, 1, 1]}
+_LARGEST = 4096  # a file that asks for more would only fill the memory
 DEFAULT_MEAN = DEFAULT_STD = (0.5, 0.5, 0.5)
 
 
@@ -39,7 +40,7 @@ class PixelSpec(NamedTuple):
         ``do_normalize``, are not read.
 
         Raises:
-            ValueError: there is no size, or a value is no number.
+            ValueError: no size, one above 4096 pixels, or a value that is no number.
         """
         return cls(
             _sides(processor.get("crop_size") or processor.get("size") or image_size),
@@ -148,8 +149,8 @@ def _sides(size: Any) -> tuple[int, int]:
         sides = [size.get("height", edge), size.get("width", edge)]
     elif isinstance(size, Sequence) and not isinstance(size, str):
         sides = size
-    if len(sides) != 2 or not all(type(side) is int and side >= 1 for side in sides):
-        raise ValueError(f"no image size can be read from {size!r}")
+    if len(sides) != 2 or not all(type(side) is int and 1 <= side <= _LARGEST for side in sides):
+        raise ValueError(f"no image size of 1 to {_LARGEST} pixels can be read from {size!r}")
     height, width = sides
     return height, width
 

@@ -62,7 +62,8 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     # What a page registers is forgotten after it.
     forget_later(monkeypatch)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "docs").symlink_to(ROOT / "docs")  # examples read docs/configs as from the checkout
+    for folder in ("docs", "demo"):  # examples read them as from the checkout
+        (tmp_path / folder).symlink_to(ROOT / folder)
     text = page.read_text(encoding="utf-8")
     namespace: dict[str, object] = {"__name__": "__main__"}
     for match in FENCE.finditer(text):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import iqn_blocks
 from iqn_blocks import ConfigError
+from iqn_blocks.hf import load_model
 from tests import tiny_models
 from tests.configs import merge
 from tests.hf.test_models import trunk_config, vision_config
@@ -87,10 +90,14 @@ def test_an_unreadable_configuration(vit, text):
     [
         ("{", "preprocessor_config.json cannot be read (JSONDecodeError"),
         ("[1]", "preprocessor_config.json cannot be read (ValueError: it holds list)"),
-        ('{"size": "large"}', "no image size can be read from 'large'"),
-        ('{"size": {"longest_edge": 9}}', "no image size can be read from {'longest_edge': 9}"),
-        ('{"size": [16, 0]}', "no image size can be read from [16, 0]"),
-        ('{"size": true}', "no image size can be read from True"),
+        ('{"size": "large"}', "no image size of 1 to 4096 pixels can be read from 'large'"),
+        (
+            '{"size": {"longest_edge": 9}}',
+            "no image size of 1 to 4096 pixels can be read from {'longest_edge': 9}",
+        ),
+        ('{"size": [16, 0]}', "no image size of 1 to 4096 pixels can be read from [16, 0]"),
+        ('{"size": [1, 4097]}', "no image size of 1 to 4096 pixels can be read from [1, 4097]"),
+        ('{"size": true}', "no image size of 1 to 4096 pixels can be read from True"),
         ('{"image_mean": [0.5]}', "image_mean: expected three numbers, found [0.5]"),
         ('{"image_mean": [0.5, NaN, 0]}', "image_mean: expected three numbers, found [0.5, nan"),
         ('{"image_std": [0.5, 0, 1]}', "image_std: expected three numbers above 0, found [0.5, 0"),
@@ -116,6 +123,47 @@ def test_pickled_weights_are_not_read(vit):
     refused(vision_config(vit), VISION_KEY, "weights in other files are not read")
 
 
+def split(folder, files):
+    """The weights in other files, and the index that names them."""
+    weights = folder / "model.safetensors"
+    tensors, half = load_file(weights), {}
+    weights.unlink()
+    for i, name in enumerate(tensors):
+        half.setdefault(files[i % len(files)], {})[name] = tensors[name]
+    index = {name: file for file, part in half.items() for name in part}
+    text = json.dumps({"metadata": {}, "weight_map": index})
+    (folder / "model.safetensors.index.json").write_text(text)
+    return half
+
+
+def test_weights_in_several_files(vit, folders):
+    for file, tensors in split(vit, ["a.safetensors", "b.safetensors"]).items():
+        save_file(tensors, vit / file, metadata={"format": "pt"})
+    found, expected = (load_model(str(f), "pixel_values") for f in (vit, folders["vit"]))
+    assert found.state_dict().keys() == expected.state_dict().keys()
+    assert all(map(torch.equal, found.state_dict().values(), expected.state_dict().values()))
+
+
+def test_an_index_that_names_pickled_weights(vit):
+    for file, tensors in split(vit, ["evil.bin"]).items():
+        torch.save(tensors, vit / file)
+    refused(vision_config(vit), VISION_KEY, "SafetensorError", "other files are not read")
+
+
+@pytest.mark.parametrize("file", ["../elsewhere.safetensors", "/dev/zero"])
+def test_an_index_that_leads_out_of_the_folder(vit, folders, file):
+    shutil.copy(f"{folders['vit']}/model.safetensors", vit.parent / "elsewhere.safetensors")
+    split(vit, [file])
+    refused(vision_config(vit), VISION_KEY, f"{file} is no file in that folder")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_pipe_is_no_file(vit, name):
+    (vit / name).unlink()
+    os.mkfifo(vit / name)
+    refused(vision_config(vit), VISION_KEY, name)
+
+
 def test_damaged_weights(vit):
     weights = vit / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
@@ -133,6 +181,37 @@ def test_weights_of_another_shape(vit):
     damage_config(vit, intermediate_size=30)
     message = refused(vision_config(vit), "lack 6 of the parameters", "(of another shape)", ", …")
     assert message.count("of another shape") == 3
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        (
+            {"num_hidden_layers": 10**9},
+            "num_hidden_layers: expected at most 131072, found 10000000",
+        ),
+        ({"num_labels": 10**9}, "num_labels: expected at most 131072, found 1000000000"),
+        ({"num_hidden_layers": 10**5}, "num_hidden_layers: expected at most 1000, found 100000"),
+        ({"intermediate_size": 10**10}, "mlp.fc1.weight is (10000000000, 16), too large for what"),
+        ({"image_size": 10**9}, "position_embeddings is (1, 15625000000000001, 16), too large"),
+    ],
+)
+def test_sizes_that_a_configuration_only_claims(vit, keys, text):
+    damage_config(vit, **keys)
+    start = time.process_time()
+    refused(vision_config(vit), VISION_KEY, text)
+    assert time.process_time() - start < 1
+
+
+@pytest.mark.parametrize("found", ["x", {"input_size": 5}, {"mean": 3}])
+def test_what_a_model_says_of_its_pixels(tmp_path, found):
+    from transformers import ResNetConfig, ResNetModel
+
+    sizes = {"embedding_size": 8, "hidden_sizes": [8], "depths": [1]}
+    ResNetModel(ResNetConfig(**sizes, pretrained_cfg=found)).save_pretrained(tmp_path)
+    by_model = {"nn": {"vis": {"transformer": {"missing_processor": "model"}}}}
+    message = "its preprocessor_config.json, or its config.json without one, does not say how to"
+    refused(merge(vision_config(tmp_path), by_model), VISION_KEY, message)
 
 
 # Models for something else

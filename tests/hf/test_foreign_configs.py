@@ -85,6 +85,11 @@ WAYS = {
         "use_timm_backbone": False,
         "backbone": "someone/model",
     },
+    "a backbone of the hub without a name": lambda config, trace: {
+        "model_type": "detr",
+        "use_timm_backbone": False,
+        "backbone": "",
+    },
 }
 CASES = {
     "vision": ("vit", vision_config, ("vis", "transformer")),
@@ -172,6 +177,7 @@ KEYS = {
     "timm_kwargs": {"checkpoint_path": "x.pth"},
     "transformers_weights": "x.bin",
     "configuration_files": ["config.4.0.0.json"],
+    "fusion_config": {"patch_embeddings": True},
     "_experts_implementation": "sonicmoe",
     "__class__": "x",
 }
@@ -182,8 +188,19 @@ def test_keys_at_any_depth(key):
     found = {key: KEYS[key]}
     for config in (found, {"text_config": found}, {"x": [{"y": (found,)}]}):
         assert leads_elsewhere(config) == key
-    if not key.startswith("__") and isinstance(KEYS[key], dict | str | list):
-        assert leads_elsewhere({key: type(KEYS[key])()}) == ("" if "impl" not in key else key)
+    if not key.startswith("__"):
+        assert leads_elsewhere({key: None}) == ""
+    if isinstance(KEYS[key], dict | list):
+        assert leads_elsewhere({key: type(KEYS[key])()}) == ""
+
+
+def test_what_timm_may_be_told():
+    for config in ({"architecture": "test_vit.r160_in1k"}, {"model_args": {"img_size": 224}}):
+        assert leads_elsewhere({"x": config}) == ""
+    for name in ("hf-hub:a/b", "local-dir:a", "a/b", "a\\b", ["test_vit"]):
+        assert leads_elsewhere({"architecture": name}) == "architecture"
+    for arguments in ({"img_size": 224, "pretrained": 1}, {"pretrained_cfg": {}}, ["img_size"]):
+        assert leads_elsewhere({"model_args": arguments}) == "model_args"
 
 
 def test_kernels_of_the_hub():

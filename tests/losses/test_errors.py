@@ -78,6 +78,13 @@ def test_action_dtype(dtype: torch.dtype) -> None:
         take(torch.zeros(B, K, A), torch.zeros(B, dtype=dtype))
 
 
+@pytest.mark.parametrize(("actions", "found"), [([0, 2, 3], 3), ([0, 1, -1], -1), ([0, 9, -7], 9)])
+def test_actions_that_are_not_there(actions: list[int], found: int) -> None:
+    message = f"actions: found {found}; accepted: 0 … 2, the 3 actions of the values; count actions"
+    with pytest.raises(ValueError, match=message):
+        take(torch.zeros(B, K, A), torch.tensor(actions))
+
+
 @every_argument
 def test_target_dtypes(kind: str, position: int) -> None:
     inputs, name = list(target_inputs()), NAMES[kind][position]

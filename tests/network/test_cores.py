@@ -260,6 +260,16 @@ def test_core_by_hand():
         iqn_blocks.RecurrentIQN(encoder, nn.Identity(), TauEmbedding(3, 4), Hadamard(4), **parts)
 
 
+def test_a_core_of_width_one():
+    core, head = GRU(4, hidden_dim=1), Head(1, [4], (2,))
+    encoder = nn.Identity()
+    encoder.state_dim = 4
+    net = iqn_blocks.RecurrentIQN(
+        encoder, core, TauEmbedding(3, 1), Hadamard(1), advantage_head=head
+    )
+    assert (net.state_dim, net.initial_memory(3).shape) == (1, (3, 1))
+
+
 def test_unknown_core():
     with pytest.raises(
         iqn_blocks.ConfigError,

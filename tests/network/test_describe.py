@@ -8,6 +8,8 @@ from torch import nn
 
 import iqn_blocks
 from iqn_blocks.blocks import Hadamard, Head, TauEmbedding
+from iqn_blocks.graph import trace
+from tests.configs import tiny
 
 
 class Failing(nn.Module):
@@ -53,3 +55,11 @@ def test_other_modules_are_refused() -> None:
         TypeError, match=r"expected a network made by iqn_blocks\.build.*got Linear"
     ):
         iqn_blocks.describe(nn.Linear(2, 2))
+
+
+def test_a_stage_that_hands_its_input_on_stands_between_its_neighbours() -> None:
+    edges = trace(iqn_blocks.build(tiny())).edges  # floating images pass the normalisation as is
+    assert {edge for edge in edges if edge[0] == "img" or edge[1] == "encoder.stem"} == {
+        ("img", "encoder.image_normalization"),
+        ("encoder.image_normalization", "encoder.stem"),
+    }

@@ -7,13 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("matplotlib")
-
-from docs.examples import (  # they draw with matplotlib
-    action_blocks,
-    known_distribution,
-    pixels_and_floats,
-)
+from docs.examples import action_blocks, known_distribution, pixels_and_floats, windy_river
+from iqn_blocks import risk
 
 pytestmark = pytest.mark.slow
 
@@ -69,3 +64,15 @@ def test_pixels_and_floats(tmp_path: Path) -> None:
     assert min(solved["image and number"]) >= 0.95
     assert max(solved["image alone"]) <= 0.5  # whatever it learned
     assert max(solved["number alone"]) <= 0.25
+
+
+def test_windy_river() -> None:
+    net = windy_river.train(seed=0)
+    short = [(2, column) for column in range(windy_river.COLUMNS)]
+    detour = [(2, 0), *((1, column) for column in range(windy_river.COLUMNS)), windy_river.GOAL]
+    cautious = windy_river.greedy(net, risk.cvar(0.25))
+    assert windy_river.path(windy_river.greedy(net), 0.06) == short
+    assert windy_river.path(cautious, 0.06) == detour
+    torch.manual_seed(0)
+    # The quarter of worst cases that the way along the river has ends in it, at −10 or less.
+    assert windy_river.returns(cautious, 0.06).sort().values[:1250].mean() > -9
