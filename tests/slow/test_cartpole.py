@@ -25,10 +25,9 @@ def loop(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def solve(loop: ModuleType, seed: int, *recipe: object) -> None:
     """Trains, and asks for the mean return of test episodes that training has not seen."""
     start = time.process_time()
-    curve, best = loop.train(seed, *recipe)
+    _, last = loop.train(seed, *recipe)
     assert time.process_time() - start < SECONDS
-    assert curve[0][1] < SOLVED  # it had something to learn
-    assert loop.evaluate(best, 100, loop.TEST_SEED) >= SOLVED
+    assert loop.evaluate(last, 100, loop.TEST_SEED) >= SOLVED
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
