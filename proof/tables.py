@@ -45,6 +45,7 @@ def _distributions() -> Table:
     heads: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         "IQN": ({}, {}),
         "FQF": ({"fractions": "fqf"}, {}),
+        "monotone": ({}, {"advantage": "monotone", "dueling": "none"}),
     }
     rows = {
         f"{name}, K = {k}": replace(base, config={"nn": network(k, *keys)}, k=k)
