@@ -166,3 +166,27 @@ def _check_agreement(img: Tensor, floats: Tensor) -> None:
         )
     if img.device != floats.device:
         raise ValueError(f"img and floats: devices differ, {img.device} against {floats.device}")
+
+
+def count_quantiles(tau: Tensor, num_quantiles: int | None, batch: int) -> int:
+    """``K`` for a given ``tau``, after checking its shape and dtype."""
+    if not tau.is_floating_point():
+        raise TypeError(f"tau: expected a floating dtype, got {tau.dtype}")
+    if tau.ndim != 2 or tau.shape[1] != 1:
+        raise ValueError(f"tau: expected shape (K·B, 1) or (K, 1), got {tuple(tau.shape)}")
+    rows = tau.shape[0]
+    if num_quantiles is None:
+        if rows == batch == 0:
+            return 1
+        if rows == 0 or batch == 0 or rows % batch:
+            raise ValueError(
+                f"tau: {rows} rows do not fit a batch of {batch}; give K·B rows, or K rows shared "
+                f"by the batch together with num_quantiles=K"
+            )
+        return rows // batch
+    if rows not in (num_quantiles, num_quantiles * batch):
+        raise ValueError(
+            f"tau: {rows} rows, but num_quantiles = {num_quantiles} and a batch of {batch} need "
+            f"{num_quantiles * batch} (per sample) or {num_quantiles} (shared)"
+        )
+    return num_quantiles

@@ -28,7 +28,8 @@ from iqn_blocks.functional import (
     weighted_mean_over_quantiles,
     wide_dtype,
 )
-from iqn_blocks.inputs import InputSpec, check_values
+from iqn_blocks.inputs import InputSpec, check_values, count_quantiles
+from iqn_blocks.risk import check_risk
 
 Dueling = Literal["per_level", "at_midpoints"]
 
@@ -116,14 +117,7 @@ class IQN(nn.Module):
         self.inputs = inputs or InputSpec()
         self.config = config
         self._recompute = False
-        for part, widths in (("encoder", ("state_dim",)), ("mixer", ("phi_dim", "out_dim"))):
-            for width in widths:
-                found = getattr(getattr(self, part), width, None)
-                if not isinstance(found, int) or found < 1:
-                    raise TypeError(
-                        f"{part}: {type(getattr(self, part)).__name__} must have an integer "
-                        f"{width} >= 1, found {found!r}; set self.{width} in its __init__"
-                    )
+        _check_widths(self)
         if dueling not in get_args(Dueling):
             accepted = ", ".join(map(repr, get_args(Dueling)))
             raise ValueError(
@@ -131,20 +125,7 @@ class IQN(nn.Module):
             )
         if value_head is not None and dueling == "per_level":
             _check_per_level(value_head, advantage_head)
-        sizes = (self.n_actions,) * self.n_offsets if action_sizes is None else (*action_sizes,)
-        if len(sizes) != self.n_offsets or max(sizes) != self.n_actions or min(sizes) < 1:
-            raise ValueError(
-                f"action_sizes: got {sizes}, but the advantage head has the out_shape "
-                f"{self.advantage_head.out_shape}; accepted: {self.n_offsets} sizes from 1, of "
-                f"which the largest is {self.n_actions}; change one of the two"
-            )
-        self.action_sizes = sizes
-        phi_dim = tau_embedding.projection.out_features
-        if phi_dim != mixer.phi_dim:
-            raise ValueError(
-                f"tau_embedding: gives width {phi_dim}, but the mixer "
-                f"{type(mixer).__name__} takes phi_dim = {mixer.phi_dim}; make them equal"
-            )
+        self.action_sizes = self._checked_sizes(action_sizes)
 
     @property
     def state_dim(self) -> int:
@@ -161,6 +142,17 @@ class IQN(nn.Module):
         """Action offsets ``N`` of a block; 1 without them."""
         shape = cast("tuple[int, ...]", self.advantage_head.out_shape)
         return shape[0] if len(shape) > 1 else 1
+
+    def _checked_sizes(self, sizes: Sequence[int] | None) -> tuple[int, ...]:
+        """The actions at each offset; by default all have ``A``."""
+        checked = (self.n_actions,) * self.n_offsets if sizes is None else (*sizes,)
+        if len(checked) != self.n_offsets or max(checked) != self.n_actions or min(checked) < 1:
+            raise ValueError(
+                f"action_sizes: got {checked}, but the advantage head has the out_shape "
+                f"{self.advantage_head.out_shape}; accepted: {self.n_offsets} sizes from 1, of "
+                f"which the largest is {self.n_actions}; change one of the two"
+            )
+        return checked
 
     @property
     def action_mask(self) -> Tensor | None:
@@ -264,7 +256,7 @@ class IQN(nn.Module):
             k = self.n
         q, tau = self(img, floats, k, tau, scheme=scheme, generator=generator)
         if k is None:
-            k = _count_quantiles(tau, None, self.inputs.check(img, floats))
+            k = count_quantiles(tau, None, self.inputs.check(img, floats))
         return split_quantiles(q, k), split_quantiles(tau, k).squeeze(-1)
 
     def encode(self, img: Tensor | None = None, floats: Tensor | None = None) -> Tensor:
@@ -309,7 +301,7 @@ class IQN(nn.Module):
                 raise ValueError(
                     "generator: nothing is drawn when tau is given; pass one of the two"
                 )
-            return _count_quantiles(tau, num_quantiles, batch)
+            return count_quantiles(tau, num_quantiles, batch)
         if self.fractions is not None:
             if generator is not None:
                 raise ValueError(
@@ -472,7 +464,7 @@ class IQN(nn.Module):
         if tau is not None and (tau.ndim != 2 or tau.shape[1] != 1):
             raise ValueError(f"tau: q_values takes shape (K, 1), got {tuple(tau.shape)}")
         if risk is not None:
-            _check_risk(risk)
+            check_risk(risk)
             if tau is None and self.fractions is not None:
                 raise ValueError(
                     "risk: proposed fractions differ by state and are not distorted; pass tau, "
@@ -508,7 +500,7 @@ class IQN(nn.Module):
         """
         batch = self.inputs.check(img, floats)
         if tau is not None:
-            _count_quantiles(tau, len(tau), batch)
+            count_quantiles(tau, len(tau), batch)
         check_values(img, floats, tau, mask)
 
     def num_parameters(self, *, trainable: bool = False) -> int:
@@ -593,6 +585,25 @@ def _refuse(keywords: Mapping[str, object]) -> None:
         )
 
 
+def _check_widths(net: IQN) -> None:
+    """Raise TypeError for a part without its widths, ValueError for widths that do not meet."""
+    for part, widths in (("encoder", ("state_dim",)), ("mixer", ("phi_dim", "out_dim"))):
+        module = net.get_submodule(part)
+        for width in widths:
+            found = getattr(module, width, None)
+            if not isinstance(found, int) or found < 1:
+                raise TypeError(
+                    f"{part}: {type(module).__name__} must have an integer {width} >= 1, found "
+                    f"{found!r}; set self.{width} in its __init__"
+                )
+    given, taken = net.tau_embedding.projection.out_features, net.mixer.phi_dim
+    if given != taken:
+        raise ValueError(
+            f"tau_embedding: gives width {given}, but the mixer {type(net.mixer).__name__} takes "
+            f"phi_dim = {taken}; make them equal"
+        )
+
+
 def _n_levels(head: nn.Module) -> int | None:
     """At how many levels of its own a head reads ``x``; None for one that reads it at τ."""
     return cast("int | None", getattr(head, "n_levels", None))
@@ -607,19 +618,6 @@ def _check_per_level(*heads: nn.Module) -> None:
                 f"undo by subtracting another number at each level; accepted: at_midpoints, or "
                 f"none, that is no value head"
             )
-
-
-def _check_risk(risk: object) -> None:
-    """Raise TypeError for a name, and for a class that was not called."""
-    if isinstance(risk, type):
-        raise TypeError(
-            f"risk: found the class {risk.__name__}; accepted: a function of τ; call it first, as "
-            f"in risk={risk.__name__}(0.25)"
-        )
-    if not callable(risk):
-        raise TypeError(
-            f"risk: found {risk!r}; accepted: a function of τ, such as iqn_blocks.risk.cvar(0.25)"
-        )
 
 
 def plain_network(net: nn.Module) -> IQN:
@@ -649,27 +647,3 @@ def config_of(net: IQN) -> Config:
             "iqn_blocks.build"
         )
     return net.config
-
-
-def _count_quantiles(tau: Tensor, num_quantiles: int | None, batch: int) -> int:
-    """``K`` for a given ``tau``, after checking its shape and dtype."""
-    if not tau.is_floating_point():
-        raise TypeError(f"tau: expected a floating dtype, got {tau.dtype}")
-    if tau.ndim != 2 or tau.shape[1] != 1:
-        raise ValueError(f"tau: expected shape (K·B, 1) or (K, 1), got {tuple(tau.shape)}")
-    rows = tau.shape[0]
-    if num_quantiles is None:
-        if rows == batch == 0:
-            return 1
-        if rows == 0 or batch == 0 or rows % batch:
-            raise ValueError(
-                f"tau: {rows} rows do not fit a batch of {batch}; give K·B rows, or K rows shared "
-                f"by the batch together with num_quantiles=K"
-            )
-        return rows // batch
-    if rows not in (num_quantiles, num_quantiles * batch):
-        raise ValueError(
-            f"tau: {rows} rows, but num_quantiles = {num_quantiles} and a batch of {batch} need "
-            f"{num_quantiles * batch} (per sample) or {num_quantiles} (shared)"
-        )
-    return num_quantiles

@@ -176,3 +176,16 @@ def _inside(tau: Tensor) -> Tensor:
 def _keep_ends(tau: Tensor, beta: Tensor) -> Tensor:
     """β with β(0) = 0 and β(1) = 1."""
     return torch.where((tau > 0) & (tau < 1), beta, tau)
+
+
+def check_risk(risk: object) -> None:
+    """Raise TypeError unless ``risk`` is a distortion: not a name, nor a class without its eta."""
+    if isinstance(risk, type):
+        raise TypeError(
+            f"risk: found the class {risk.__name__}; accepted: a function of τ; call it first, as "
+            f"in risk={risk.__name__}(0.25)"
+        )
+    if not callable(risk):
+        raise TypeError(
+            f"risk: found {risk!r}; accepted: a function of τ, such as iqn_blocks.risk.cvar(0.25)"
+        )
