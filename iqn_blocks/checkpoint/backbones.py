@@ -5,7 +5,7 @@ from __future__ import annotations
 from iqn_blocks.checkpoint.reading import Checkpoint
 from iqn_blocks.config import Config, route, trunk, vision_branch
 from iqn_blocks.errors import CheckpointError
-from iqn_blocks.hf.loading import items, leads_elsewhere
+from iqn_blocks.hf.foreign import items, leads_elsewhere
 from iqn_blocks.hf.models import Recipes
 
 _KEYS = {"vision": {"config", "processor"}, "trunk": {"config"}}

@@ -11,9 +11,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-import math
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +20,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from iqn_blocks.errors import ConfigError
-from iqn_blocks.plain import show
+from iqn_blocks.hf.foreign import (
+    FEW,
+    MANY,
+    check_counts,
+    check_sizes,
+    check_total,
+    refuse_elsewhere,
+)
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -32,30 +37,7 @@ SUCH_AS: Mapping[Input, str] = {
     "pixel_values": "ViT, DINOv2, Swin or ConvNeXt",
     "inputs_embeds": "BERT, RoBERTa, GPT-2 or Llama",
 }
-# Keys by whose values transformers chooses what to import, to download or to read.
-_LEADS_ELSEWHERE = frozenset(
-    {
-        "auto_map",  # classes in files of Python
-        "attribute_map",  # lets another key stand for auto_map
-        "quantization_config",  # packages
-        "backbone",  # models of the hub and of timm, which in turn reads files and hub ids
-        "architecture",  # the same
-        "model_args",  # arguments for timm, such as a file to read
-        "timm_kwargs",
-        "transformers_weights",  # another file of weights
-        "configuration_files",  # another configuration
-        "fusion_config",  # changes a class of transformers, for later models too
-    }
-)
-_NOTHING: tuple[Any, ...] = (None, {}, [])  # as a name, "" would be asked for
-# Keys that say how many modules or entries there are.
-_COUNTS = re.compile(r"(^|_)(layers?|depths?|blocks|stages|levels|experts|groups|labels)(_|$)")
-_FEW = 1000  # modules that are made within a second
-_MANY = 2**17  # more than any model has labels; a configuration lists each
-_SPARE = 2**29  # elements that a model is made with, but a network leaves out: embeddings of words
 _WEIGHTS = "model.safetensors"
-# What computes with PyTorch alone; any other implementation may be code of the hub.
-_PLAIN = (None, "eager", "sdpa", "flex_attention", "grouped_mm", "batched_mm")
 
 
 def load_model(
@@ -77,12 +59,12 @@ def load_model(
     kind: Any = AutoModel
     source: dict[str, Any] = {"pretrained_model_name_or_path": path}
     if not trust_remote_code:
-        with explained(key, path, what, accepted):
+        with as_config_error(key, path, what, accepted):
             tensors = _read_tensors(path)
-            _check_counts(config, max(len(tensors), _FEW))
+            check_counts(config, max(len(tensors), FEW))
             with torch.device("meta"):
                 hollow = _with_sdpa(lambda attention: _make(config, attention))
-            _check_total(hollow, sum(tensor.numel() for tensor in tensors.values()))
+            check_total(hollow, sum(tensor.numel() for tensor in tensors.values()))
         kind, config = type(hollow), hollow.config
         source = {"pretrained_model_name_or_path": None, "state_dict": tensors}
 
@@ -99,7 +81,7 @@ def load_model(
             **_without_pooler(config),
         )
 
-    with explained(key, path, what, accepted), _quiet():
+    with as_config_error(key, path, what, accepted), _quiet():
         model, report = _with_sdpa(load)
         model.name_or_path = path
     _check_complete(model, report, path, key)
@@ -128,103 +110,31 @@ def model_from_config(
     from transformers import AutoConfig
 
     config = dict(config)
-    _refuse_elsewhere(config, path, key, trust_remote_code)
+    refuse_elsewhere(config, path, key, trust_remote_code)
     expected = "a configuration that fits the saved tensors"
     if sizes is not None:
-        with explained(key, path, "its saved configuration is too large", expected):
-            _check_counts(config, max(len(sizes), _FEW))
+        with as_config_error(key, path, "its saved configuration is too large", expected):
+            check_counts(config, max(len(sizes), FEW))
     if "auto_map" in config:
         kind = type(_read_config(path, key, trust_remote_code))
         parsed = kind.from_dict({**config, "_name_or_path": path})
     else:
-        with explained(key, path, "its saved configuration cannot be read", "a known model_type"):
+        with as_config_error(
+            key, path, "its saved configuration cannot be read", "a known model_type"
+        ):
             parsed = AutoConfig.for_model(config.pop("model_type", ""), **config)
-    _refuse_elsewhere(parsed, path, key, trust_remote_code)
+    refuse_elsewhere(parsed, path, key, trust_remote_code)
 
     def make(attention: str) -> Any:
         return _make(parsed, attention, trust_remote_code)
 
-    with explained(key, path, "its model cannot be built", "a model that AutoModel knows"):
+    with as_config_error(key, path, "its model cannot be built", "a model that AutoModel knows"):
         if sizes is not None:
             with torch.device("meta"):
                 hollow = _with_sdpa(make)
-            _check_sizes(hollow, sizes)
+            check_sizes(hollow, sizes)
         model = _with_sdpa(make)
     return _ready(model, takes, path, key)
-
-
-def leads_elsewhere(config: object) -> str:
-    """The first key that leads transformers to other code or files, at any depth; else ``""``.
-
-    ``config`` is what a file holds, or what transformers has made of it: keys may change names.
-    """
-    for name, value, outermost in items(config):
-        # Attention of the whole model is chosen below, whatever its configuration says.
-        chosen = outermost and "attn_implementation" in name
-        if (
-            (name in _LEADS_ELSEWHERE and value not in _NOTHING and not _is_harmless(name, value))
-            or ("implementation" in name and value not in _PLAIN and not chosen)
-            or name.startswith("__")  # Python's own attributes, such as __dict__
-        ):
-            return name
-    return ""
-
-
-def _is_harmless(key: str, value: object) -> bool:
-    """Whether it names an architecture inside timm, no place such as ``hf-hub:a/b``, or a size."""
-    if key == "model_args":
-        return isinstance(value, Mapping) and value.keys() <= {"img_size"}
-    return key == "architecture" and isinstance(value, str) and not set(":/\\") & set(value)
-
-
-def items(config: object) -> Iterator[tuple[str, Any, bool]]:
-    """Key and value of every block at any depth, and whether the block is the outermost."""
-    pending: list[tuple[Any, bool]] = [(config, True)]
-    while pending:
-        block, outermost = pending.pop()
-        if hasattr(block, "attribute_map"):  # a PretrainedConfig
-            block = vars(block)
-        if isinstance(block, Mapping):
-            yield from ((str(key), value, outermost) for key, value in block.items())
-            block = list(block.values())
-        if isinstance(block, list | tuple):
-            pending += ((value, False) for value in block)
-
-
-def _check_counts(config: object, most: int) -> None:
-    """Raise ValueError where making so many modules would take for ever."""
-    for name, value, _ in items(config):
-        counts = value if isinstance(value, list) else [value]
-        if _COUNTS.search(name) and any(type(n) is int and n > most for n in counts):
-            raise ValueError(f"{name}: expected at most {most}, found {show(value)}")
-
-
-def _check_sizes(model: torch.nn.Module, sizes: Mapping[str, Sequence[int]]) -> None:
-    """Raise ValueError where a model of no memory would not fit tensors of these sizes."""
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if name in sizes and tuple(sizes[name]) != tuple(tensor.shape):
-            raise ValueError(f"{name} is {tuple(tensor.shape)}, saved is {tuple(sizes[name])}")
-    _check_total(model, sum(map(math.prod, sizes.values())))
-
-
-def _check_total(model: torch.nn.Module, saved: int) -> None:
-    """Raise ValueError where a model of no memory is far larger than what is saved of it."""
-    spare = 2 * saved + _SPARE
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        spare -= tensor.numel()
-        if spare < 0:
-            raise ValueError(f"{name} is {tuple(tensor.shape)}, too large for what is saved")
-
-
-def _refuse_elsewhere(config: object, path: str, key: str, trust_remote_code: bool) -> None:
-    found = "" if trust_remote_code else leads_elsewhere(config)
-    if found:
-        flag = f"{key.rpartition('.')[0]}.trust_remote_code".lstrip(".")
-        raise ConfigError(
-            f"{key}: found {path!r}, whose configuration holds {found}, by which it names code or "
-            f"files from elsewhere; accepted: a model without; if you trust what it names, set "
-            f"{flag} to true"
-        )
 
 
 def plain_config(model: PreTrainedModel) -> dict[str, Any]:
@@ -253,15 +163,15 @@ def _read_config(path: str, key: str, trust_remote_code: bool) -> PretrainedConf
             )
         what = "there is no such folder, and the hub gave no configuration of that id"
         accepted = f"{contents}, or the id of a model that the hub or its cache has"
-    with explained(key, path, what, accepted):
+    with as_config_error(key, path, what, accepted):
         content, _ = PretrainedConfig.get_config_dict(path)
-        _check_counts(content, _MANY)
-    _refuse_elsewhere(content, path, key, trust_remote_code)
-    with explained(key, path, what, accepted):
+        check_counts(content, MANY)
+    refuse_elsewhere(content, path, key, trust_remote_code)
+    with as_config_error(key, path, what, accepted):
         config: PretrainedConfig = AutoConfig.from_pretrained(
             path, trust_remote_code=trust_remote_code
         )
-    _refuse_elsewhere(config, path, key, trust_remote_code)
+    refuse_elsewhere(config, path, key, trust_remote_code)
     return config
 
 
@@ -310,8 +220,8 @@ def _looks_local(path: str) -> bool:
 
 
 @contextmanager
-def explained(key: str, path: str, what: str, accepted: str) -> Iterator[None]:
-    """Turn whatever goes wrong in a foreign library into one line."""
+def as_config_error(key: str, path: str, what: str, accepted: str) -> Iterator[None]:
+    """Turn whatever goes wrong in a foreign library into a ConfigError of one line."""
     try:
         yield
     except Exception as error:  # many types, each meaning the same here

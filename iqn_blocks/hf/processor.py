@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iqn_blocks.functional import Uint8Scaling, normalize_image, wide_dtype
-from iqn_blocks.hf.loading import explained
+from iqn_blocks.hf.loading import as_config_error
 
 PROCESSOR_FILE = "preprocessor_config.json"
 # 224 × 224 pixels in [0, 1], without mean and std.
@@ -98,7 +98,9 @@ def read_processor(path: str, *, key: str = "path") -> dict[str, Any]:
     Raises:
         ConfigError: it cannot be read, or the hub cannot be asked for it.
     """
-    with explained(key, path, f"its {PROCESSOR_FILE} cannot be read", "a JSON object, or no file"):
+    with as_config_error(
+        key, path, f"its {PROCESSOR_FILE} cannot be read", "a JSON object, or no file"
+    ):
         file = _processor_file(path)
         processor = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(processor, dict):

@@ -16,7 +16,7 @@ import pytest
 import iqn_blocks
 from iqn_blocks import CheckpointError, ConfigError
 from iqn_blocks.hf import load_model, model_from_config
-from iqn_blocks.hf.loading import leads_elsewhere
+from iqn_blocks.hf.foreign import leads_elsewhere
 from tests import tiny_models
 from tests.checkpoint.networks import CONFIG, change_settings
 from tests.configs import merge
