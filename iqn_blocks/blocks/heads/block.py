@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from iqn_blocks.blocks.activation import Activation
-from iqn_blocks.blocks.heads.head import Head
+from iqn_blocks.blocks.heads.mlp import mlp_head
 from iqn_blocks.blocks.transformer import native_encoder
 from iqn_blocks.kinds import Layers, LayersOrNone, NotNegative, Size, SizeOrNull
 from iqn_blocks.registry import register
@@ -62,10 +62,11 @@ class BlockHead(nn.Module):
         self.offsets = nn.Parameter(torch.empty(n_offsets, in_dim))
         nn.init.normal_(self.offsets, mean=1.0, std=0.1)
         self.encoder = native_encoder(in_dim, n_layers=n_layers, n_heads=n_heads, ff_mult=ff_mult)
-        layers = Head(
+        layers = mlp_head(
             in_dim,
-            [hidden_dim or 512] * n_hidden_layers,
             out_shape[-1:],
+            hidden_dim=hidden_dim,
+            n_hidden_layers=n_hidden_layers,
             layer_norm=layer_norm,
             noisy=noisy,
             noisy_readout=noisy_readout,

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iqn_blocks.blocks.activation import Activation
-from iqn_blocks.blocks.heads.head import Head
+from iqn_blocks.blocks.heads.mlp import mlp_head
 from iqn_blocks.functional import by_level, wide_dtype
 from iqn_blocks.kinds import Layers, NotNegative, Size, SizeOrNull
 from iqn_blocks.registry import register
@@ -58,10 +58,11 @@ class MonotoneHead(nn.Module):
     ) -> None:
         super().__init__()
         self.out_shape, self.n_levels = out_shape, n_levels
-        layers = Head(
+        layers = mlp_head(
             in_dim,
-            [hidden_dim or 512] * n_hidden_layers,
             (2, *out_shape),
+            hidden_dim=hidden_dim,
+            n_hidden_layers=n_hidden_layers,
             layer_norm=layer_norm,
             noisy=noisy,
             noisy_readout=noisy_readout,
