@@ -153,7 +153,7 @@ def leads_elsewhere(config: object) -> str:
         # Attention of the whole model is chosen below, whatever its configuration says.
         chosen = outermost and "attn_implementation" in name
         if (
-            (name in _LEADS_ELSEWHERE and value and not _is_harmless(name, value))
+            (name in _LEADS_ELSEWHERE and value and not _is_plain_name(name, value))
             or ("implementation" in name and value not in _PLAIN and not chosen)
             or name.startswith("__")  # Python's own attributes, such as __dict__
         ):
@@ -161,15 +161,8 @@ def leads_elsewhere(config: object) -> str:
     return ""
 
 
-def _is_harmless(key: str, value: object) -> bool:
-    """Whether it is an architecture inside timm, no place such as ``hf-hub:owner/name``, or a size.
-
-    Of timm's arguments none but the size of the image is taken: others may name a file.
-    """
-    if key == "model_args":
-        return isinstance(value, dict) and [(k, type(v)) for k, v in value.items()] == [
-            ("img_size", int)
-        ]
+def _is_plain_name(key: str, value: object) -> bool:
+    """Whether it names an architecture inside timm, and no place such as ``hf-hub:owner/name``."""
     return key == "architecture" and isinstance(value, str) and not set(":/\\") & set(value)
 
 

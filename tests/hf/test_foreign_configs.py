@@ -209,9 +209,3 @@ def test_no_model_of_transformers_gives_a_key_that_meaning():
     targets = {target for kind in kinds for target in kind.attribute_map.values()}
     assert targets  # GPT-2 has some
     assert not [name for name in targets if leads_elsewhere({name: "x"})]
-
-
-def test_the_size_of_the_image_is_no_way_elsewhere():
-    assert leads_elsewhere({"model_args": {"img_size": 224}}) == ""
-    for more in ({"img_size": "x"}, {"img_size": 224, "checkpoint_path": "x.pth"}):
-        assert leads_elsewhere({"model_args": more}) == "model_args"
