@@ -1,6 +1,6 @@
 """CartPole with the options of Beyond The Rainbow: LayerNorm, noisy heads, Munchausen targets.
 
-The loop is that of cartpole.py. Exploration is the heads' noise alone, and targets are soft.
+The loop is that of cartpole.py. Noise explores beside ε, and targets are soft.
 
 python docs/examples/cartpole_btr.py --help
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cartpole import CONFIG, Batch, quantiles, run
+from cartpole import CONFIG, Batch, epsilon_greedy, quantiles, run
 from torch import Tensor
 
 import iqn_blocks
@@ -19,13 +19,14 @@ BTR_CONFIG: dict[str, Any] = {
     **CONFIG,
     "btr": {"use_layer_norm": True, "use_noisy_linear": True, "noisy_sigma0": 0.5},
 }
+ROUNDS = 160
 TEMPERATURE = 0.003  # well below a scaled reward, or the targets' policy is close to chance
 
 
 def noise(net: iqn_blocks.IQN, obs: Tensor, rounds: int) -> Tensor:
-    """The greedy action under new noise; no ε."""
+    """The greedy action under new noise, or a random one: noise alone explores too little."""
     net.reset_noise()
-    return net.q_values(None, obs).argmax(-1)
+    return epsilon_greedy(net, obs, rounds)
 
 
 def munchausen(target: iqn_blocks.IQN, batch: Batch) -> Tensor:
@@ -37,4 +38,4 @@ def munchausen(target: iqn_blocks.IQN, batch: Batch) -> Tensor:
 
 
 if __name__ == "__main__":
-    run(BTR_CONFIG, noise, munchausen, __doc__ or "", "cartpole_btr")
+    run(BTR_CONFIG, noise, munchausen, __doc__ or "", "cartpole_btr", ROUNDS)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
 
 import iqn_blocks
 from iqn_blocks.blocks import NoisyLinear
@@ -20,8 +18,11 @@ pytestmark = [
     # These libraries warn on import, about themselves and what they import.
     pytest.mark.filterwarnings("default"),
 ]
-sb3 = pytest.importorskip("stable_baselines3")
+# The environment of the timm tests has none of them.
+gymnasium = pytest.importorskip("gymnasium")
+pytest.importorskip("stable_baselines3")
 pytest.importorskip("sb3_contrib")
+spaces = gymnasium.spaces
 
 IMAGE = spaces.Box(0, 255, (2, 36, 36), np.uint8)
 VECTOR = spaces.Box(-1, 1, (3,))
