@@ -18,6 +18,8 @@ from benchmarks.results import Record, find  # noqa: E402
 KINDS = ("acting", "training", "memory")
 COLORS = {
     "ours": "#4878a8",
+    "ours onnxruntime": "#1f4e79",
+    "literal onnxruntime": "#e0a458",
     "ours compiled": "#85b0d5",
     "ours recompute": "#6aa56e",
     "ours bfloat16": "#b48ac0",
@@ -63,7 +65,7 @@ def _panel(axis: Axes, title: str, records: Sequence[Record]) -> None:
     axis.axhline(1, color="black", linewidth=0.8)
     axis.set_xticks(range(len(networks)), networks)
     axis.set_title(f"{title} (literal = 1, lower is better)", fontsize=10)
-    axis.legend(fontsize=7, ncols=len(sides))
+    axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     axis.spines[["top", "right"]].set_visible(False)
 
 
