@@ -43,7 +43,11 @@ TESTS = {
     "iqn_blocks/diagnostics.py": "tests/test_diagnostics.py",
     "iqn_blocks/plasticity.py": "tests/test_plasticity.py",
     "iqn_blocks/network.py": "tests/network/test_network.py tests/network/test_inputs.py "
-    "tests/network/test_dueling.py tests/network/test_fractions.py tests/network/test_build.py",
+    "tests/network/test_dueling.py tests/network/test_fractions.py tests/network/test_build.py "
+    "tests/network/test_action_sizes.py tests/blocks/test_monotone.py",
+    "iqn_blocks/inputs.py": "tests/network/test_inputs.py tests/network/test_network.py",
+    "iqn_blocks/hf/foreign.py": "tests/hf tests/checkpoint/test_hf.py",
+    "iqn_blocks/fast": "tests/fast",
     "iqn_blocks/recurrent.py": "tests/network/test_cores.py",
     "iqn_blocks/blocks": "tests/blocks tests/network/test_cores.py tests/network/test_network.py",
 }
