@@ -60,3 +60,11 @@ def test_in_a_configuration():
     message = r"nn\.decoder\.advantage\.block\.n_heads: found 3, which does not divide .* set n_h"
     with pytest.raises(ConfigError, match=message):
         iqn_blocks.build(tiny_float(nn={"decoder": {"advantage": block}}))
+
+
+def test_what_it_is_made_with_by_default():
+    head = BlockHead(32, (2, 3))
+    assert len(head.encoder.layers) == 0  # over the offsets
+    layer = BlockHead(32, (2, 3), n_layers=1).encoder
+    widths = {module.out_features for module in layer.modules() if hasattr(module, "out_features")}
+    assert 4 * 32 in widths  # ff_mult

@@ -226,3 +226,12 @@ def test_it_learns_a_distribution():
     tau = torch.tensor([[0.1], [0.5], [0.9]])
     found = head(x, tau, 3).flatten().tolist()
     assert found == pytest.approx([-math.log(1 - t) for t in (0.1, 0.5, 0.9)], abs=0.2)
+
+
+def test_what_it_is_made_with_by_default():
+    head = MonotoneHead(4, (3,), noisy=True, noisy_readout=True)
+    assert head.extra_repr() == "out_shape=(3,), n_levels=32"
+    # σ = sigma0 / √in, with sigma0 = ½: of 4 numbers, and of 512 hidden units
+    for layer, width in ((head.hidden[0].linear, 4), (head.readout, 512)):
+        sigma = 0.5 / math.sqrt(width)
+        torch.testing.assert_close(layer.weight_sigma, torch.full_like(layer.weight_sigma, sigma))
