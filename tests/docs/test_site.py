@@ -44,6 +44,15 @@ def test_the_navigation_has_every_page_once() -> None:
     assert sorted(_entries(settings["nav"])) == pages
 
 
+def test_links_of_pages_stay_in_the_docs() -> None:
+    """The site has nothing else of the repository; a strict build stops at such a link."""
+    docs = ROOT / "docs"
+    for page in docs.rglob("*.md"):
+        for link in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+            if not urlsplit(link).scheme:
+                assert docs in (page.parent / link).resolve().parents, f"{page.name}: {link}"
+
+
 def test_the_reference_has_every_public_name() -> None:
     pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs/api").glob("*.md"))
     named = set(re.findall(r"^::: (\S+)", pages, re.MULTILINE))
