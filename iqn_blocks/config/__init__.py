@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from iqn_blocks.config.config import Config
 from iqn_blocks.config.fusion import Encoder, HfEmbedding
 from iqn_blocks.config.heads import Decoder, HeadSlot, Quantiles
 from iqn_blocks.config.inputs import Cnn, FloatInputs, FloatMlp, ImageSize, Transformer, Vision
@@ -17,7 +18,7 @@ from iqn_blocks.config.routing import (
     trunk_part,
     vision_branch,
 )
-from iqn_blocks.config.schema import Btr, Config, Nn
+from iqn_blocks.config.schema import Btr, Nn
 from iqn_blocks.plain import FrozenMapping, thaw
 
 __all__ = [

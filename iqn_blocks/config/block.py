@@ -15,9 +15,11 @@ from pydantic import (
     model_validator,
 )
 
-from iqn_blocks.config.merge import merge, rename
-from iqn_blocks.config.messages import config_error
+from iqn_blocks.config.merge import merge_data, rename
+from iqn_blocks.config.messages import ELSEWHERE, MAX_LINES, dotted, join
+from iqn_blocks.errors import ConfigError
 from iqn_blocks.kinds import Json, Kind
+from iqn_blocks.plain import nearest, show
 
 if TYPE_CHECKING:
     from pydantic import GetJsonSchemaHandler
@@ -136,6 +138,34 @@ class Block(BaseModel):
         """``keys`` with the defaults that depend on which keys are given."""
         return keys
 
+    @classmethod
+    def merge(cls, base: Mapping[Any, Any], own: object) -> Any:
+        """``own`` laid over ``base``, key by key: two descriptions of a block of this class.
+
+        A part that ``own`` chooses takes the place of another in ``base``; options of the same part
+        are merged. Anything but a mapping is returned as it is, and the schema then refuses it.
+        """
+        own = cls.as_keys(own)
+        if not isinstance(own, Mapping):
+            return own
+        merged, choices = dict(base), cls.choices()
+        if any(key in choices and value is not None for key, value in own.items()):
+            merged = {key: base[key] for key in base if key not in choices or key in own}
+        for key, given in own.items():
+            value, below = cls.rename_options(key, given), merged.get(key)
+            inner = cls.child(key)
+            if isinstance(below, Mapping):
+                if inner is not None:
+                    is_optional = cls.model_fields[key].annotation is not inner
+                    value = None if value is None and is_optional else inner.merge(below, value)
+                elif isinstance(value, Mapping):
+                    kind = cls.kind(key) if key in cls.model_fields else None
+                    holds_part = kind is not None and kind.holds_part
+                    if not holds_part or set(below) == set(value):
+                        value = merge_data(below, value)
+            merged[key] = value
+        return merged
+
     @model_validator(mode="before")
     @classmethod
     def _read_block(cls, data: Any) -> Any:
@@ -170,7 +200,7 @@ class Block(BaseModel):
         Raises:
             ConfigError: the keys are not valid, or do not go together.
         """
-        return type(self).model_validate(merge(type(self), self.to_dict(), keys))
+        return self.model_validate(self.merge(self.to_dict(), keys))
 
     @model_serializer
     def to_dict(self) -> dict[str, Any]:
@@ -185,3 +215,61 @@ class Block(BaseModel):
             elif name not in self.branches:
                 plain[name] = None
         return plain
+
+
+def config_error(block: type[Block], error: ValidationError) -> ConfigError:
+    """The error to raise for what pydantic found in a ``block``."""
+    entries = error.errors(include_url=False)
+    for entry in entries:
+        inner = entry.get("ctx", {}).get("error")
+        if isinstance(inner, ConfigError):
+            return inner
+    shown, rest = entries[:MAX_LINES], entries[MAX_LINES:]  # looking for near names takes time
+    lines = [line for entry in shown for line in _lines(block, entry)]
+    return ConfigError(join(lines, len(rest)))
+
+
+def _lines(block: type[Block], entry: Any) -> list[str]:
+    if entry["type"] != "part":
+        return [_line(block, entry)]
+    path = dotted(entry["loc"]).removesuffix(".parts")
+    return [
+        f"{path}.{below}".strip(".").replace(".[", "[") + f": {text}"
+        for below, text in entry["ctx"]["faults"]
+    ]
+
+
+def _line(block: type[Block], entry: Any) -> str:
+    loc, kind = entry["loc"], entry["type"]
+    path = dotted(loc) or "top level"
+    if kind == "extra_forbidden":
+        return f"{path}: {_unknown(block, loc)}"
+    if kind == "invalid_key":
+        where = dotted(loc[:-1]) or "top level"
+        return f"{where}: found the key {show(entry['input'])}; accepted: strings; put it in quotes"
+    if kind == "missing":
+        accepts = getattr(block.block_at(loc[:-1]).kind(str(loc[-1])), "accepts", "a block of keys")
+        return f"{path}: missing; accepted: {accepts}; add this key"
+    if kind == "model_type":
+        names = block.block_at(loc).names()
+        way_out = f"; write {{{': …, '.join(names)}: …}}" if len(names) <= 3 else ""
+        accepts = f"a block with the keys {', '.join(names)}"
+        return f"{path}: found {show(entry['input'])}; accepted: {accepts}{way_out}"
+    return f"{path}: {entry['msg']}"
+
+
+def _unknown(root: type[Block], loc: Sequence[str | int]) -> str:
+    key, block = str(loc[-1]), root.block_at(loc[:-1])
+    if key in block.aliases:
+        return f"given beside {block.aliases[key]}, which means the same; keep one of them"
+    if key in ELSEWHERE:
+        return f"unknown key; {ELSEWHERE[key]}"
+    valid = [*block.names(), *block.aliases]
+    near = nearest(key, valid)
+    if near:
+        return f"unknown key; did you mean {near}?"
+    elsewhere = [path for name, path in root.all_keys() if name == key]
+    if elsewhere:
+        return f"unknown key; did you mean {' or '.join(elsewhere[:3])}?"
+    near = nearest(key, valid, cutoff=0.0)
+    return f"unknown key; the nearest is {near}; valid here: {', '.join(block.names())}"

@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 from pydantic_core import PydanticCustomError
 
-from iqn_blocks.config.merge import PRESETS, list_presets, merge
-from iqn_blocks.config.schema import Config
+from iqn_blocks.config.config import Config
+from iqn_blocks.config.merge import PRESETS, list_presets
 from iqn_blocks.errors import ConfigError
 from iqn_blocks.kinds import Choice
 from iqn_blocks.plain import MAX_DEPTH, MAX_VALUES, shorten, show
@@ -55,7 +55,7 @@ def with_preset(cfg: Any) -> Any:
         name = Choice(names=tuple(list_presets())).read(own.pop("preset"))
     except PydanticCustomError as error:
         raise ConfigError(f"preset: {error.message()}") from None
-    return merge(Config, read_file(PRESETS / f"{name}.yaml"), own)
+    return Config.merge(read_file(PRESETS / f"{name}.yaml"), own)
 
 
 def load_config(path: str | os.PathLike[str]) -> Config:

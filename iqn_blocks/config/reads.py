@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from iqn_blocks.config.block import WATCHED, Block
+from iqn_blocks.config.config import Config
 from iqn_blocks.config.inputs import Cnn
 from iqn_blocks.config.part import Chooser, OptionsOf
-from iqn_blocks.config.schema import Config
 
 # Keys for trainers, and one that is ignored by design where there is no image.
 NEVER_REPORTED = (

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from iqn_blocks.config.part import Part
+from iqn_blocks.config.schema import ConfigKeys
 from iqn_blocks.errors import UnsupportedTopologyError
-
-if TYPE_CHECKING:
-    from iqn_blocks.config.schema import Config
 
 TOPOLOGIES = ("classic", "hf_vision", "multimodal")
 
 VisionBranch = Literal["none", "cnn", "native_transformer", "hf_transformer"]
 
 
-def route(config: Config) -> str:
+def route(config: ConfigKeys) -> str:
     """The topology's name: ``nn.topology``, or where that is null what the other keys describe.
 
     Raises:
@@ -24,7 +22,7 @@ def route(config: Config) -> str:
     return config.nn.topology or route_by_keys(config)
 
 
-def route_by_keys(config: Config) -> str:
+def route_by_keys(config: ConfigKeys) -> str:
     """The built-in topology that the keys describe, whatever ``nn.topology`` says.
 
     Raises:
@@ -44,7 +42,7 @@ def route_by_keys(config: Config) -> str:
     )
 
 
-def vision_branch(config: Config) -> VisionBranch:
+def vision_branch(config: ConfigKeys) -> VisionBranch:
     """What reads the image."""
     vis = config.nn.vis
     if vis.no_image:
@@ -54,7 +52,7 @@ def vision_branch(config: Config) -> VisionBranch:
     return "hf_transformer" if vis.transformer.use_hf_backbone else "native_transformer"
 
 
-def trunk(config: Config) -> str:
+def trunk(config: ConfigKeys) -> str:
     """The name of what turns the tokens of a multimodal network into one."""
     encoder = config.nn.encoder
     chosen = encoder.fusion_encoder
@@ -65,7 +63,7 @@ def trunk(config: Config) -> str:
     return "linear" if config.nn.fusion_mode == "vision_transformer" else "native_transformer"
 
 
-def trunk_part(config: Config) -> Part:
+def trunk_part(config: ConfigKeys) -> Part:
     """The trunk of a multimodal network with its options.
 
     Where ``fusion_encoder`` gives a bare name, the options are in blocks of ``nn.encoder``.
@@ -90,7 +88,7 @@ def trunk_part(config: Config) -> Part:
     return Part(name)
 
 
-def stem_part(config: Config) -> Part:
+def stem_part(config: ConfigKeys) -> Part:
     """The image stem with its options: a part by name, or what ``nn.vis.cnn`` describes."""
     vis, cnn = config.nn.vis, config.nn.vis.cnn
     if vis.parts:
@@ -106,7 +104,7 @@ def stem_part(config: Config) -> Part:
     return Part("impala" if impala else "conv", options)
 
 
-def floats_part(config: Config) -> Part:
+def floats_part(config: ConfigKeys) -> Part:
     """The float branch with its options: a part by name, or the float MLP.
 
     In multimodal networks ``nn.encoder.mlp`` takes the place of ``nn.float.mlp``.

@@ -6,18 +6,15 @@ A rule applies only where the network that the keys describe has the parts it is
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from iqn_blocks._arguments import heads_fault, nearest_divisor
 from iqn_blocks.config.part import Part
 from iqn_blocks.config.routing import TOPOLOGIES, route_by_keys, trunk
+from iqn_blocks.config.schema import ConfigKeys
 from iqn_blocks.errors import UnsupportedTopologyError
 
-if TYPE_CHECKING:
-    from iqn_blocks.config.schema import Config
 
-
-def cross_faults(config: Config) -> list[str]:
+def cross_faults(config: ConfigKeys) -> list[str]:
     """All faults between keys of a configuration whose single keys are valid."""
     faults = [*_one_of_two(config), *_float_stats(config)]
     topology = config.nn.topology
@@ -43,7 +40,7 @@ def cross_faults(config: Config) -> list[str]:
     return faults
 
 
-def _one_of_two(config: Config) -> Iterator[str]:
+def _one_of_two(config: ConfigKeys) -> Iterator[str]:
     floats, decoder = config.nn.float, config.nn.decoder
     blocks = {"nn.float": floats, "nn.decoder.advantage": decoder.advantage}
     blocks["nn.decoder.value"] = decoder.value
@@ -57,13 +54,13 @@ def _one_of_two(config: Config) -> Iterator[str]:
             )
 
 
-def _image_branches(config: Config) -> list[str]:
+def _image_branches(config: ConfigKeys) -> list[str]:
     vis = config.nn.vis
     blocks = [name for name in vis.branches if getattr(vis, name) is not None]
     return blocks + [part.name for part in vis.parts]
 
 
-def _float_stats(config: Config) -> Iterator[str]:
+def _float_stats(config: ConfigKeys) -> Iterator[str]:
     for key in ("float_inputs_mean", "float_inputs_std"):
         numbers = getattr(config, key)
         if numbers is not None and len(numbers) != config.float_input_dim:
@@ -73,7 +70,7 @@ def _float_stats(config: Config) -> Iterator[str]:
             )
 
 
-def _inputs(config: Config, topology: str) -> Iterator[str]:
+def _inputs(config: ConfigKeys, topology: str) -> Iterator[str]:
     no_image = topology == "classic" and config.nn.vis.no_image
     if config.float_input_dim == 0 and (no_image or topology != "classic"):
         network = "a classic network with no_image" if no_image else topology
@@ -84,7 +81,7 @@ def _inputs(config: Config, topology: str) -> Iterator[str]:
         )
 
 
-def _vision(config: Config) -> Iterator[str]:
+def _vision(config: ConfigKeys) -> Iterator[str]:
     vis, t = config.nn.vis, config.nn.vis.transformer
     if t is None or vis.no_image:
         return
@@ -120,7 +117,7 @@ def _vision(config: Config) -> Iterator[str]:
         )
 
 
-def _post_concat(config: Config) -> Iterator[str]:
+def _post_concat(config: ConfigKeys) -> Iterator[str]:
     vis, encoder = config.nn.vis, config.nn.encoder
     vision = None if vis.no_image else vis.transformer
     is_fused = encoder.post_concat_layout == "fused_vector"
@@ -145,7 +142,7 @@ def _conflict(path: str, value: str, instead: str, other: tuple[str, str, str]) 
     )
 
 
-def _trunk(config: Config) -> Iterator[str]:
+def _trunk(config: ConfigKeys) -> Iterator[str]:
     encoder, name = config.nn.encoder, trunk(config)
     t, own_path = encoder.transformer, encoder.hf_embedding.model_name_or_path
     has_own_options = isinstance(encoder.fusion_encoder, Part)

@@ -18,9 +18,7 @@ from iqn_blocks.config.fusion import Encoder
 from iqn_blocks.config.heads import Decoder, Quantiles
 from iqn_blocks.config.inputs import Cnn, FloatInputs, Vision
 from iqn_blocks.config.merge import list_presets
-from iqn_blocks.config.messages import join
 from iqn_blocks.config.part import Part, PartOf
-from iqn_blocks.config.rules import cross_faults
 from iqn_blocks.errors import ConfigError
 from iqn_blocks.kinds import (
     Bool,
@@ -125,12 +123,8 @@ class Btr(Block):
 CNN_KEYS_OF_BTR = tuple(name for name in Cnn.model_fields if name in Btr.model_fields)
 
 
-class Config(Block):
-    """Everything that a network is built from.
-
-    Raises:
-        ConfigError: with all faults of single keys, or else with all faults between keys.
-    """
+class ConfigKeys(Block):
+    """Every key of a configuration, without the rules between keys."""
 
     n_actions: SizeOrSizes = Field(
         description="Discrete actions A; a list has the number at each offset of a block, such as "
@@ -170,12 +164,9 @@ class Config(Block):
         return text
 
     @model_validator(mode="after")
-    def _move_conv_keys_and_check(self) -> Config:
+    def _normalize(self) -> ConfigKeys:
         self._spread_actions()
         self._move_conv_keys()
-        faults = cross_faults(self)
-        if faults:
-            raise ConfigError(join(faults))
         return self
 
     def _spread_actions(self) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from iqn_blocks.config import Config, list_presets, parse
-from iqn_blocks.config.merge import merge
 
 __all__ = [
     "btr",
@@ -141,4 +140,4 @@ def simba_iqn(n_actions: int, float_input_dim: int, **keys: Any) -> Config:
 def _preset(name: str, keys: dict[str, Any], in_channels: int | None = None, **own: Any) -> Config:
     if in_channels is not None:
         own["nn"] = {"vis": {"in_channels": in_channels}}
-    return parse({"preset": name, **merge(Config, own, keys)})
+    return parse({"preset": name, **Config.merge(own, keys)})
