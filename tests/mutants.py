@@ -49,7 +49,8 @@ TESTS = {
     "iqn_blocks/hf/foreign.py": "tests/hf tests/checkpoint/test_hf.py",
     "iqn_blocks/fast": "tests/fast",
     "iqn_blocks/recurrent.py": "tests/network/test_cores.py",
-    "iqn_blocks/blocks": "tests/blocks tests/network/test_cores.py tests/network/test_network.py",
+    "iqn_blocks/blocks": "tests/blocks tests/network/test_cores.py tests/network/test_network.py "
+    "tests/test_parts.py tests/grid/test_classic.py tests/fast/test_folded.py",
 }
 # Compilers take long and would find little more.
 LEFT_OUT = "compile or inductor or export or one_graph or spawned"

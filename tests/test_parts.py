@@ -193,6 +193,45 @@ def test_every_option_is_described(slot: Slot, name: str) -> None:
         assert option.meaning or option.kind is None, f"{name}: {key} has no line under Args"
 
 
+READOUT: Config = {"readout": "flatten", "readout_size": 6}
+IMPALA: Config = {"width": 2, "layer_norm": False, "spectral_norm": None}
+SIMBA: Config = {"n_blocks": 2, "expansion": 4}
+LAYERS: Config = {"n_heads": 4, "ff_mult": 4}
+NOISY: Config = {"noisy": False, "noisy_readout": False, "sigma0": 0.5}
+HEAD: Config = {"hidden_dim": None, "layer_norm": False, **NOISY, "activation": "leaky_relu"}
+MLP_HEAD: Config = {**HEAD, "n_hidden_layers": 1}
+# The papers' values, or what the library has always had: networks of users are made of them.
+DEFAULTS: Mapping[tuple[Slot, str], Config] = {
+    ("stem", "conv"): {**READOUT, "activation": "leaky_relu", "spectral_norm": None},
+    ("stem", "hadamax"): READOUT,
+    ("stem", "impala"): {**IMPALA, **READOUT},
+    ("stem", "impoola"): IMPALA,
+    ("stem", "minatar"): READOUT,
+    ("stem", "nature"): READOUT,
+    ("floats", "mlp"): {"hidden_dim": 256, "layer_norm": False, "activation": "relu"},
+    ("floats", "simba"): {"hidden_dim": 512, **SIMBA},
+    ("floats", "simba_v2"): {"hidden_dim": 512, **SIMBA, "shift": 3.0},
+    ("trunk", "cnn"): {"hidden_channels": (256, 256), "kernel_size": 3, "dropout": 0.0},
+    ("trunk", "mlp"): {"hidden_dim": 512, "n_layers": 2, "dropout": 0.0},
+    ("trunk", "native_transformer"): {"n_layers": 2, **LAYERS, "dropout": 0.0},
+    ("core", "gru"): {"hidden_dim": None},
+    ("core", "lstm"): {"hidden_dim": None},
+    ("mixer", "film"): {"phi_dim": 128},
+    ("head", "mlp"): MLP_HEAD,
+    ("head", "block"): {**MLP_HEAD, "n_layers": 0, **LAYERS},
+    ("head", "monotone"): {**MLP_HEAD, "n_levels": 32},
+    ("head", "simba"): {"hidden_dim": None, **SIMBA},
+    ("head", "simba_v2"): {"hidden_dim": None, **SIMBA, "shift": 3.0},
+    ("head", "transformer"): {**HEAD, "d_model": 128, "n_layers": 1, **LAYERS, "dropout": 0.0},
+}
+
+
+@pytest.mark.parametrize(("slot", "name"), DEFAULTS)
+def test_defaults(slot: Slot, name: str) -> None:
+    options = options_of(find_part(slot, name), slot)
+    assert {key: option.default for key, option in options.items()} == DEFAULTS[slot, name]
+
+
 def _multimodal(mode: str, **encoder: Any) -> Config:
     """An image and floats through a fusion of width 8."""
     transformer = {"d_model": 8, "n_heads": 2, "n_layers": 1}
