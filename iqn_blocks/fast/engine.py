@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -162,23 +162,33 @@ class OnnxIQN:
 
 def _export(folded: FoldedIQN, image_dtype: torch.dtype) -> _Graph:
     """The graph of a folded network; each session is given the weights."""
+    made = to_onnx(Acting(folded), image_dtype, optimize=False)
+    graph = made.model.graph
+    weights = [name for name in graph.initializers if _tensor_of(folded, name) is not None]
+    for name in weights:  # as inputs they keep their names
+        weight = graph.initializers.pop(name)
+        weight.const_value = None
+        graph.inputs.append(weight)
+    made.optimize()
+    model = made.model_proto
+    heads = [name for name in weights if name.startswith(HEADS)]
+    heads_bound = _build_in(model, set(weights).difference(heads))
+    return _Graph(_build_in(model, set(heads)), heads_bound, weights)
+
+
+def _build_in(model: Any, names: Container[str]) -> bytes:
+    """The model with those inputs made initializers, whose values a session is given."""
     import onnx
 
-    model = to_onnx(Acting(folded), image_dtype, optimize=False).model_proto
-    weights = [t for t in model.graph.initializer if _tensor_of(folded, t.name) is not None]
-    for tensor in weights:
-        tensor.ClearField("raw_data")
-        tensor.data_location = onnx.TensorProto.EXTERNAL
-        tensor.external_data.add(key="location", value="given to the session")
-    names = [tensor.name for tensor in weights]
-    built_in = model.SerializeToString()
-    for tensor in weights:
-        if tensor.name.startswith(HEADS):
-            model.graph.input.append(
-                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-            )
-            model.graph.initializer.remove(tensor)
-    return _Graph(built_in, model.SerializeToString(), names)
+    for value in [value for value in model.graph.input if value.name in names]:
+        model.graph.input.remove(value)
+        kind = value.type.tensor_type
+        weight = model.graph.initializer.add(name=value.name, data_type=kind.elem_type)
+        weight.dims.extend(dim.dim_value for dim in kind.shape.dim)
+        weight.data_location = onnx.TensorProto.EXTERNAL
+        weight.external_data.add(key="location", value="given to the session")
+    serialized: bytes = model.SerializeToString()
+    return serialized
 
 
 def _tensor_of(folded: FoldedIQN, name: str) -> Any:
