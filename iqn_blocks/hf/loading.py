@@ -8,6 +8,7 @@ through ``torch.nn.functional.scaled_dot_product_attention`` where the model can
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import json
 import logging
@@ -225,14 +226,27 @@ def as_config_error(key: str, path: str, what: str, accepted: str) -> Iterator[N
     try:
         yield
     except Exception as error:  # many types, each meaning the same here
-        reason = " ".join(str(error).split())
+        told: BaseException = error
         hint = ""
-        if isinstance(error, ImportError) and "timm" in reason:
-            hint = "; it is a model of timm: pip install 'iqn-blocks[timm]'"
+        if isinstance(error, ImportError):
+            # transformers says which class it could not import; what that one raised says why.
+            while told.__cause__ is not None:
+                told = told.__cause__
+            hint = _what_to_install(str(error), str(told))
+        reason = " ".join(str(told).split())
         raise ConfigError(
-            f"{key}: found {path!r}; {what} ({type(error).__name__}: {reason[:300]}); accepted: "
+            f"{key}: found {path!r}; {what} ({type(told).__name__}: {reason[:300]}); accepted: "
             f"{accepted}{hint}"
         ) from error
+
+
+def _what_to_install(message: str, cause: str) -> str:
+    """The way out where transformers cannot import what a model needs; empty if it is unknown."""
+    is_timm = "timm" in message.lower()
+    if "torchvision" in cause or (is_timm and importlib.util.find_spec("timm") is not None):
+        needs = "it is a model of timm, which needs torchvision: " if is_timm else ""
+        return f"; {needs}install a torchvision that is built for PyTorch {torch.__version__}"
+    return "; it is a model of timm: pip install 'iqn-blocks[timm]'" if is_timm else ""
 
 
 @contextmanager

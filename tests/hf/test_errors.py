@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 import iqn_blocks
 from iqn_blocks import ConfigError
 from iqn_blocks.hf import load_model
+from iqn_blocks.hf.loading import as_config_error
 from tests import tiny_models
 from tests.configs import merge
 from tests.hf.test_models import trunk_config, vision_config
@@ -278,3 +279,15 @@ def test_a_model_of_timm_without_timm(tmp_path, monkeypatch):
     monkeypatch.setitem(import_utils.BACKENDS_MAPPING, "timm", missing)
     (tmp_path / "config.json").write_text('{"architecture": "test_vit", "pretrained_cfg": {}}')
     refused(vision_config(tmp_path), VISION_KEY, "pip install 'iqn-blocks[timm]'")
+
+
+def test_a_torchvision_that_does_not_fit():
+    """transformers names the class, and keeps what its import raised as the cause."""
+    message = "Could not import module 'ViTConfig'"
+    with (
+        pytest.raises(ConfigError, match=r"\(RuntimeError: operator torchvision::nms") as error,
+        as_config_error("path", "x", "it cannot be read", "a known model"),
+    ):
+        raise ImportError(message) from RuntimeError("operator torchvision::nms does not exist")
+    way_out = f"install a torchvision that is built for PyTorch {torch.__version__}"
+    assert str(error.value).endswith(f"; accepted: a known model; {way_out}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,34 @@ def _operators() -> Any:
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     yield
+
+
+# What a torchvision without its operators does on import, and what one that is not there does.
+BROKEN = {
+    "operator torchvision::nms does not exist": "import torch\n"
+    "torch.library.register_fake('torchvision::nms')(print)\n",
+    "No module named 'torchvision.absent'": "import torchvision.absent\n",
+}
+
+
+@pytest.mark.parametrize("reason", BROKEN)
+def test_a_torchvision_that_timm_cannot_import(reason: str, tmp_path: Path) -> None:
+    saved("test_vit", tmp_path / "model")
+    (tmp_path / "torchvision.py").write_text(BROKEN[reason])
+    program = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import iqn_blocks\n"
+        f"iqn_blocks.hf.load_model({str(tmp_path / 'model')!r}, 'pixel_values')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 1
+    message = ended.stderr.splitlines()[-1]
+    assert message.startswith("iqn_blocks.errors.ConfigError: path: found ")
+    assert reason in message
+    assert message.endswith(
+        "it is a model of timm, which needs torchvision: install a torchvision that is built for "
+        f"PyTorch {torch.__version__}"
+    )
 
 
 def saved(architecture: str, folder: Path, **arguments: Any) -> Any:
