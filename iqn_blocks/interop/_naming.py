@@ -62,12 +62,13 @@ class Naming:
     ``parts`` maps the path of a module or tensor of the network to its path there. ``spectral``
     names the tensors of a spectrally normalised convolution. ``rows`` lists parameters of ours that
     have a further first dimension there, of size 1. ``one_head`` says whether it also has networks
-    without a value head.
+    without a value head; ``way_out`` what to build where it has no names for a network.
     """
 
     system: str
     parts: Callable[[IQN], Mapping[str, str]]
     spectral: tuple[str, str, str]
+    way_out: str
     rows: tuple[str, ...] = ()
     one_head: bool = False
 
@@ -189,7 +190,8 @@ def _is_usual(module: nn.Module, naming: Naming) -> bool:
 def _check_names(naming: Naming, nameless: Sequence[str]) -> None:
     if nameless:
         raise CheckpointError(
-            f"this network has parts that {naming.system} has no names for: {', '.join(nameless)}"
+            f"this network has parts that {naming.system} has no names for: {', '.join(nameless)}; "
+            f"{naming.way_out}"
         )
 
 

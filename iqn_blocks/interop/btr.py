@@ -123,8 +123,19 @@ def _wii_heads() -> Iterator[tuple[str, str]]:
 
 
 NAMINGS: Mapping[str, Naming] = {
-    "atari": Naming("BTR", _atari_parts, SPECTRAL_PARAMETRIZATION, one_head=True),
-    "wii": Naming("BTR (Wii)", _wii_parts, SPECTRAL_PARAMETRIZATION),
+    "atari": Naming(
+        "BTR",
+        _atari_parts,
+        SPECTRAL_PARAMETRIZATION,
+        "build it as presets.btr does; with nn.decoder.dueling: none set btr.use_layer_norm: false",
+        one_head=True,
+    ),
+    "wii": Naming(
+        "BTR (Wii)",
+        _wii_parts,
+        SPECTRAL_PARAMETRIZATION,
+        "build it as presets.btr does; one head (nn.decoder.dueling: none) has variant='atari' only",
+    ),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,6 +44,9 @@ class IQNExtractor(CombinedExtractor):
         normalized_image: sb3 sets it where the policy has ``normalize_images=False``.
         keys: keys of the configuration that the space does not decide, such as ``nn={…}``.
 
+    Warns:
+        UserWarning: an image of floating numbers that are never negative, such as 0 to 1.
+
     Raises:
         ConfigError: a space with several images or one of floating numbers up to 255, a key that is
             not valid.
@@ -52,6 +56,7 @@ class IQNExtractor(CombinedExtractor):
     def __init__(
         self, observation_space: spaces.Space[Any], normalized_image: bool = False, **keys: Any
     ) -> None:
+        _warn_of_range(observation_space)
         net = _build(observation_space, spaces.Discrete(2), keys)
         BaseFeaturesExtractor.__init__(self, observation_space, net.state_dim)
         self.encoder = net.encoder
@@ -79,6 +84,9 @@ class IQNPolicy(QRDQNPolicy):
         optimizer_class: sb3's.
         optimizer_kwargs: sb3's.
 
+    Warns:
+        UserWarning: as :class:`IQNExtractor`.
+
     Raises:
         ConfigError: spaces or keys that do not fit, or a network with memory.
     """
@@ -98,6 +106,7 @@ class IQNPolicy(QRDQNPolicy):
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
+        _warn_of_range(observation_space)
         self.config = dict(config or {})
         super().__init__(
             observation_space,
@@ -210,6 +219,22 @@ def _build(space: spaces.Space[Any], actions: spaces.Space[Any], keys: Mapping[s
             "nn.core: found a core; accepted: null; sb3 keeps no memory for it, use frame stacks"
         )
     return net
+
+
+def _warn_of_range(space: spaces.Space[Any]) -> None:
+    """Say that black is -1 for the network where floating images are never negative."""
+    entries, key = _entries(space)
+    image = None if key is None else entries[key]
+    if not isinstance(image, spaces.Box) or image.dtype == np.uint8 or image.low.min() < 0:
+        return
+    warnings.warn(
+        f"observation_space: found an image of {image.dtype} from {image.low.min():g} to "
+        f"{image.high.max():g}, taken as it is; the network expects -1 for black and 1 for white; "
+        "give the space and the image the dtype uint8, or the range -1 … 1, in a wrapper of the "
+        "environment",
+        UserWarning,
+        stacklevel=3,
+    )
 
 
 def _check_range(image: spaces.Space[Any]) -> None:

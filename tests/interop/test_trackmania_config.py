@@ -281,6 +281,8 @@ def test_conv_keys_of_btr_without_a_stem(vis: dict[str, Any]) -> None:
     ) as found:
         config = load_config(given | {"btr": CONV_KEYS})
     assert len(found) == 1  # the two others have their default value
+    reason = "the network has no image" if "no_image" in vis else "the file has no nn.vis.cnn;"
+    assert f"not read, because {reason}" in str(found[0].message)
     assert config == load_config(given)
     with pytest.raises(ConfigError, match=r"btr\.impala_model_size: found 'a'"):
         load_config(given | {"btr": {"impala_model_size": "a"}})
@@ -351,12 +353,17 @@ def test_way_points_without_statistics_are_said() -> None:
         expected[key][-122:-2] = [value] * 120
     message = r"state_normalization: missing, .* mean 0 and standard deviation 1; add its waypoint_"
     for change in ({}, {"state_normalization": {}}, {"state_normalization": None}):
-        with pytest.warns(ImportedConfigWarning, match=message):
+        with pytest.warns(ImportedConfigWarning, match=message) as found:
             config = load_config(given | change)
+        assert found[0].filename == __file__
         assert config.float_inputs_mean == tuple(expected["float_inputs_mean"])
         assert config.float_inputs_std == tuple(expected["float_inputs_std"])
     given["environment"]["n_zone_centers_in_inputs"] = 0
     assert load_config(given).float_inputs_mean[-2:] == (700, 0)
+
+
+def test_lists_that_the_system_makes_are_skipped() -> None:
+    assert load_config(waypoints(float_inputs_mean=[], float_inputs_std=[])) == load_config(newer())
 
 
 def test_statistics_as_arrays() -> None:
@@ -377,17 +384,21 @@ def test_a_file_for_another_algorithm(algorithm: str) -> None:
     assert load_config(merge(newer(), {"training": {"algorithm": "iqn"}})) == config
 
 
-def test_a_file_for_pretraining(tmp_path: Path) -> None:
+@pytest.mark.parametrize("blocks", ["", NEWER, ENVIRONMENT])
+def test_a_file_for_pretraining(blocks: str, tmp_path: Path) -> None:
     path = tmp_path / "pretrain.yaml"
     path.write_text(
-        "data_dir: frames\nepochs: 3\nrl_config_path: rl.yaml\nlightning: {devices: 1}\n"
+        "data_dir: frames\nepochs: 3\nrl_config_path: rl.yaml\nlightning: {devices: 1}\n" + blocks
     )
-    with pytest.raises(
-        ConfigError, match=r"pretrain\.yaml: found none of the blocks nn, "
-    ) as error:
+    with pytest.raises(ConfigError, match=r"pretrain\.yaml: found rl_config_path, a ") as error:
         load_config(path)
     assert "load the one that its rl_config_path names" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_file_without_an_agent() -> None:
+    with pytest.raises(ConfigError, match=r"^found none of the blocks nn, .* was trained with$"):
+        load_config({"training": {"run_name": "a"}})
 
 
 def test_a_size_without_an_image() -> None:
@@ -499,6 +510,14 @@ FAULTS = {
         environment(rl_action_offsets_ms=[0, 20]),
         r"rl_action_offsets_ms: found \[0, 20\] \(list\); accepted: a list of 0, 10, 20",
     ),
+    "offset that is a flag": (
+        environment(rl_action_offsets_ms=[False]),
+        r"rl_action_offsets_ms: found \[False\] \(list\); accepted: a list of 0, 10, 20",
+    ),
+    "broken offsets": (
+        environment(rl_action_offsets_ms=[0.0, 10.0]),
+        r"rl_action_offsets_ms: found \[0\.0, 10\.0\] \(list\); accepted: a list of 0, 10, 20",
+    ),
     "late offset": (environment(rl_action_offsets_ms=[10]), r"rl_action_offsets_ms: found \[10\]"),
     "misspelled duration": (
         environment(temporal_mini_race_durations_ms=9),
@@ -507,6 +526,14 @@ FAULTS = {
     "statistics are a list": (
         newer() | {"state_normalization": [1]},
         r"state_normalization: found \[1\] \(list\); accepted: a block of keys",
+    ),
+    "misspelled list": (
+        newer() | {"state_normalization": {"waypoint_mean_40": [0.0] * 120}},
+        r"^state_normalization\.waypoint_mean_40: unknown key; did you mean waypoint_mean_40cp\?$",
+    ),
+    "unknown list": (
+        waypoints(zzz=[0.0]),
+        r"^state_normalization\.zzz: unknown key; known are waypoint_mean_40cp, waypoint_std_40cp$",
     ),
     "one list of two": (
         newer() | {"state_normalization": {"waypoint_mean_40cp": [0.0] * 120}},

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import iqn_blocks
 from iqn_blocks import from_pretrained
-from iqn_blocks.errors import CheckpointError, ConfigError
+from iqn_blocks.errors import CheckpointError, ConfigError, ImportedConfigWarning
 from iqn_blocks.interop import trackmania_rl
 from iqn_blocks.interop.trackmania_rl.files import read_fusion_folder
 from tests.checkpoint.networks import to_version_1
@@ -105,6 +105,17 @@ def test_statistics_of_the_yaml_count_where_the_file_has_none(run: Path) -> None
 
     start = merge(config.to_dict(), {"nn": {"init_from_pretrained": str(run)}})
     assert_same(iqn_blocks.build(start).state_dict(), net.state_dict(), "encoder.")
+
+
+def test_statistics_that_the_yaml_lacks(run: Path) -> None:
+    """They are missed only where the weights have none either."""
+    lacking = {key: value for key, value in THEIRS.items() if key != "state_normalization"}
+    net = trackmania_rl.load_checkpoint(run, lacking)  # a warning would be an error
+    assert_same(net.state_dict(), original(run))
+    without_statistics(run)
+    with pytest.warns(ImportedConfigWarning, match="state_normalization: missing") as found:
+        trackmania_rl.load_checkpoint(run, lacking)
+    assert [warning.filename for warning in found] == [__file__]
 
 
 def test_statistics_that_are_nowhere(run: Path) -> None:

@@ -244,6 +244,21 @@ def test_the_target_follows_spectral_norm() -> None:
     np.testing.assert_allclose(computed, largest, rtol=0.02)
 
 
+@pytest.mark.parametrize("high", [1.0, np.inf])
+def test_floating_images_that_are_never_negative(high: float) -> None:
+    from iqn_blocks.interop.sb3 import IQNExtractor, IQNPolicy
+
+    space = spaces.Box(0.0, high, (2, 36, 36))
+    message = r"float32 from 0 to (1|inf), taken as it is; .* expects -1 for black .* dtype uint8"
+    for make_one in (
+        lambda: IQNPolicy(space, spaces.Discrete(2), lambda _: 1e-3, config=SMALL),
+        lambda: IQNExtractor(space, **SMALL),
+    ):
+        with pytest.warns(UserWarning, match=message) as found:
+            make_one()
+        assert len(found) == 1
+
+
 @pytest.mark.parametrize(
     ("space", "config", "message"),
     [

@@ -26,6 +26,7 @@ from iqn_blocks.interop.trackmania_rl.environment import (
 from iqn_blocks.plain import PlainData, freeze, nearest, show, thaw
 
 Block = dict[Any, Any]
+Read = tuple[Config, list[Warning]]  # a configuration, and what its file leaves to say
 
 TRAINER_BLOCKS = (
     "training",
@@ -40,6 +41,9 @@ TRAINER_BLOCKS = (
     "grpo",
 )
 _READ_BLOCKS = ("nn", "neural_network", "btr", "inputs", "environment", "state_normalization")
+
+# Keys of files for pretraining, which may hold blocks of an agent's besides.
+_PRETRAINING = ("rl_config_path", "data_dir", "lightning")
 
 # Keys of older `nn` blocks, and their present place.
 _RENAMED: Mapping[str, str] = {
@@ -98,13 +102,15 @@ def load_config(path_or_mapping: str | os.PathLike[str] | Mapping[str, Any]) -> 
         ConfigError: an unknown block or key, a value that no network can be built from, or a file
             for pretraining.
     """
-    return read_keys(path_or_mapping, _read)
+    config, notes = read_keys(path_or_mapping, read_mapping)
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
+    return config
 
 
 def read_keys(
-    source: str | os.PathLike[str] | Mapping[str, Any],
-    read: Callable[[Mapping[str, Any]], Config],
-) -> Config:
+    source: str | os.PathLike[str] | Mapping[str, Any], read: Callable[[Mapping[str, Any]], Read]
+) -> Read:
     """``read`` of a mapping, or of what a file holds; errors then name the file."""
     if isinstance(source, Mapping):
         return read(source)
@@ -114,12 +120,21 @@ def read_keys(
         raise type(error)(f"{os.fspath(source)}: {error}") from None
 
 
-def _read(given: Mapping[str, Any]) -> Config:
+def read_mapping(given: Mapping[str, Any], *, weights_hold_stats: bool = False) -> Read:
+    """What :func:`load_config` does, with its warnings as values.
+
+    Where ``weights_hold_stats``, those that the file lacks are not missed.
+    """
+    mark = next((key for key in _PRETRAINING if key in given), None)
+    if mark is not None:
+        raise ConfigError(
+            f"found {mark}, a key of files for pretraining; accepted: a file that describes an "
+            "agent; load the one that its rl_config_path names"
+        )
     if not any(block in given for block in ("nn", "neural_network", "inputs", "environment")):
         raise ConfigError(
             "found none of the blocks nn, neural_network, inputs and environment; accepted: a file "
-            "that describes an agent; a pretraining file does not, load the one that its "
-            "rl_config_path names"
+            "that describes an agent; load the one that the network was trained with"
         )
     faults = [
         *_unknown(given, (*_READ_BLOCKS, *TRAINER_BLOCKS), "{}: unknown block"),
@@ -149,19 +164,17 @@ def _read(given: Mapping[str, Any]) -> Config:
         if not flat:
             raise
         raise type(error)(_in_flat_names(str(error))) from None
-    for path in ignored:
-        warnings.warn(
-            f"{path}: set, but not read, because the file has no nn.vis.cnn; move it there if the "
-            "network has it",
-            UnusedConfigWarning,
-            stacklevel=4,
-        )
-    for note in _notes(given):
-        warnings.warn(note, ImportedConfigWarning, stacklevel=4)
-    return _without_image_size(config) if config.nn.vis.no_image else config
+    why = "because the file has no nn.vis.cnn; move it there if the network has it"
+    if config.nn.vis.no_image:
+        why = "because the network has no image (nn.vis.no_image); remove it"
+        config = _without_image_size(config)
+    return config, [
+        *(UnusedConfigWarning(f"{path}: set, but not read, {why}") for path in ignored),
+        *map(ImportedConfigWarning, _notes(given, weights_hold_stats)),
+    ]
 
 
-def _notes(given: Mapping[str, Any]) -> Iterator[str]:
+def _notes(given: Mapping[str, Any], weights_hold_stats: bool) -> Iterator[str]:
     """What a valid file does not say, and that it is written for another algorithm."""
     training = given.get("training")
     algorithm = training.get("algorithm", "iqn") if isinstance(training, Mapping) else "iqn"
@@ -170,7 +183,7 @@ def _notes(given: Mapping[str, Any]) -> Iterator[str]:
             f"training.algorithm: found {show(algorithm)}; the network is an implicit quantile "
             "network with the encoder that the file describes, its weights fit that encoder alone"
         )
-    if lacks_waypoints(given):
+    if lacks_waypoints(given) and not weights_hold_stats:
         yield (
             "state_normalization: missing, so the way-points among the float inputs have mean 0 "
             "and standard deviation 1; add its waypoint_mean_40cp and waypoint_std_40cp, or load "

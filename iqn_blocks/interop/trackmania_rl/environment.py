@@ -23,6 +23,8 @@ OFFSET_STEP = 10  # ms
 LISTED_WAYPOINTS = 40
 # Both lists of statistics; of each way-point three numbers are read.
 WAYPOINT_LISTS = {"waypoint_mean_40cp": Real(), "waypoint_std_40cp": Real(low=MIN_POSITIVE)}
+# Further keys of that block, which that system makes itself and never reads.
+MADE_LISTS = ("float_inputs_mean", "float_inputs_std")
 
 _COUNT, _POSITIVE = Whole(low=0), Whole(high=2**31)
 # Keys of `environment` that are read: the value of an absent one, and what is accepted.
@@ -48,8 +50,12 @@ def environment_faults(given: Block) -> list[str]:
     ]
     if faults:
         return faults
-    environment = blocks["environment"] or {}
-    faults = [*_misspelled(environment), *_faulty_values(_values(environment))]
+    environment, normalization = (block or {} for block in blocks.values())
+    faults = [
+        *_misspelled(environment),
+        *_faulty_values(_values(environment)),
+        *_unknown_lists(normalization),
+    ]
     if faults:
         return faults
     values = _values(environment)
@@ -60,7 +66,7 @@ def environment_faults(given: Block) -> list[str]:
             f"in it; accepted: 2 or more"
         )
     n_waypoints = values["n_zone_centers_in_inputs"]
-    return [*faults, *_faulty_waypoints(blocks["state_normalization"] or {}, n_waypoints)]
+    return [*faults, *_faulty_waypoints(normalization, n_waypoints)]
 
 
 def lacks_waypoints(given: Block) -> bool:
@@ -147,12 +153,22 @@ def _misspelled(environment: Block) -> Iterator[str]:
             yield f"environment.{key}: unknown key; did you mean {near}?"
 
 
+def _unknown_lists(normalization: Block) -> Iterator[str]:
+    for key in normalization:
+        if key not in WAYPOINT_LISTS and key not in MADE_LISTS:
+            near = nearest(key, WAYPOINT_LISTS)
+            hint = f"did you mean {near}?" if near else f"known are {', '.join(WAYPOINT_LISTS)}"
+            yield f"state_normalization.{key}: unknown key; {hint}"
+
+
 def _faulty_values(values: Block) -> Iterator[str]:
     for key, (_, kind) in KEYS.items():
         yield from _fault(f"environment.{key}", kind, values[key])
     offsets = values[OFFSETS]
-    is_list = isinstance(offsets, list | tuple) and len(offsets) > 0
-    if not is_list or list(offsets) != [OFFSET_STEP * i for i in range(len(offsets))]:
+    items = [from_numpy(item) for item in offsets] if isinstance(offsets, list | tuple) else []
+    # Python takes False and 0.0 for equal to 0.
+    is_whole = bool(items) and all(type(item) is int for item in items)
+    if not is_whole or items != [OFFSET_STEP * i for i in range(len(items))]:
         yield (
             f"environment.{OFFSETS}: found {show(offsets)}; accepted: a list of 0, 10, 20, …, as "
             f"many as a block has actions"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from iqn_blocks.assembly import assemble
 from iqn_blocks.checkpoint.reading import read_bytes
 from iqn_blocks.config import Config, parse
 from iqn_blocks.errors import CheckpointError
-from iqn_blocks.interop.trackmania_rl.configs import load_config, read_keys
+from iqn_blocks.interop.trackmania_rl.configs import Read, read_keys, read_mapping
+from iqn_blocks.interop.trackmania_rl.environment import MADE_LISTS
 from iqn_blocks.interop.trackmania_rl.state_dicts import lacks_stats, load_state_dict
 from iqn_blocks.network import IQN
 
@@ -34,15 +36,23 @@ def load_checkpoint(
 
     ``config`` is trackmania_rl's YAML file or its content, or a configuration of ours. Its
     ``nn.init_from_pretrained`` is ignored, since all weights come from ``path``. Float statistics
-    in the file replace the configuration's; files of classic networks from before 2026 have none.
+    in the file replace the configuration's; files of classic networks from before 2026 have none,
+    and the way back to such a file is ``to_state_dict(net, float_stats=False)``.
     The file is read with ``torch.load(weights_only=True)``: nothing in it is executed.
+
+    Warns:
+        ImportedConfigWarning, UnusedConfigWarning: as :func:`load_config` does, but for statistics
+            that the YAML file lacks and the weights hold.
 
     Raises:
         CheckpointError: the file cannot be read, or does not fit the configuration.
         ConfigError: the configuration is not valid.
     """
     tensors = read_weights(path)
-    net = assemble(_config(config))
+    settings, notes = _config(config, {str(name).rpartition(".")[2] for name in tensors})
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
+    net = assemble(settings)
     try:
         load_state_dict(net, tensors, float_stats=not lacks_stats(net, tensors))
     except CheckpointError as error:
@@ -103,7 +113,12 @@ def _bytes(file: Path) -> bytes:
     return content
 
 
-def _config(config: Config | Mapping[str, Any] | str | os.PathLike[str]) -> Config:
-    if isinstance(config, Config):
-        return config
-    return read_keys(config, lambda keys: (parse if "n_actions" in keys else load_config)(keys))
+def _config(
+    config: Config | Mapping[str, Any] | str | os.PathLike[str], in_weights: set[str]
+) -> Read:
+    def read(keys: Mapping[str, Any]) -> Read:
+        if "n_actions" in keys:
+            return parse(keys), []
+        return read_mapping(keys, weights_hold_stats=in_weights.issuperset(MADE_LISTS))
+
+    return (config, []) if isinstance(config, Config) else read_keys(config, read)

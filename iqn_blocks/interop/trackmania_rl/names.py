@@ -29,7 +29,12 @@ def parts(net: IQN) -> dict[str, str]:
 
 
 NAMING = Naming(
-    "trackmania_rl", parts, SPECTRAL_HOOK, rows=("encoder.float_tokens.slot_embedding",)
+    "trackmania_rl",
+    parts,
+    SPECTRAL_HOOK,
+    "build it of the parts that its configurations name, with nn.decoder.dueling: per_level, or "
+    "keep it with save_pretrained",
+    rows=("encoder.float_tokens.slot_embedding",),
 )
 
 
