@@ -134,7 +134,7 @@ NAMINGS: Mapping[str, Naming] = {
         "BTR (Wii)",
         _wii_parts,
         SPECTRAL_PARAMETRIZATION,
-        "build it as presets.btr does; one head (nn.decoder.dueling: none) has variant='atari' only",
+        "build it as presets.btr does; for one head (nn.decoder.dueling: none) say variant='atari'",
     ),
 }
 

@@ -56,8 +56,8 @@ class IQNExtractor(CombinedExtractor):
     def __init__(
         self, observation_space: spaces.Space[Any], normalized_image: bool = False, **keys: Any
     ) -> None:
-        _warn_of_range(observation_space)
         net = _build(observation_space, spaces.Discrete(2), keys)
+        _warn_of_range(observation_space)
         BaseFeaturesExtractor.__init__(self, observation_space, net.state_dim)
         self.encoder = net.encoder
         self.reader = _Reader(observation_space, divided=not normalized_image)
@@ -106,7 +106,6 @@ class IQNPolicy(QRDQNPolicy):
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        _warn_of_range(observation_space)
         self.config = dict(config or {})
         super().__init__(
             observation_space,
@@ -117,6 +116,7 @@ class IQNPolicy(QRDQNPolicy):
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,
         )
+        _warn_of_range(observation_space)
 
     def make_quantile_net(self) -> IQNQuantileNetwork:
         """A new network."""

@@ -350,12 +350,22 @@ def _subclass(module: nn.Module) -> nn.Module:
 
 IMPALA = tiny(nn={"vis": {"cnn": {"use_impala_cnn": True, "impala_model_size": 1}}})
 LOOKALIKES: dict[str, tuple[dict[str, Any], str, Callable[[Any], nn.Module], str]] = {
-    "stem": (IMPALA, "encoder.stem", _lookalike(ImpalaStem), r"encoder\.stem \(Module\)$"),
-    "stage": (IMPALA, "encoder.stem.stages.1", _subclass, r"encoder\.stem\.stages\.1 \(Mine\)$"),
-    "head": (tiny(), "advantage_head", _subclass, r"advantage_head \(Mine\)$"),
-    "layer": (NOISY, "value_head.hidden.0.linear", _subclass, r"hidden\.0\.linear \(Mine\)$"),
-    "activation": (tiny(), "encoder.stem.activation", lambda _: nn.GELU(), r"activation \(GELU\)$"),
-    "whole": (tiny(), "", _subclass, r"for: the network \(Mine\)$"),
+    "stem": (IMPALA, "encoder.stem", _lookalike(ImpalaStem), r"encoder\.stem \(Module\); build"),
+    "stage": (
+        IMPALA,
+        "encoder.stem.stages.1",
+        _subclass,
+        r"encoder\.stem\.stages\.1 \(Mine\); build",
+    ),
+    "head": (tiny(), "advantage_head", _subclass, r"advantage_head \(Mine\); build"),
+    "layer": (NOISY, "value_head.hidden.0.linear", _subclass, r"hidden\.0\.linear \(Mine\); build"),
+    "activation": (
+        tiny(),
+        "encoder.stem.activation",
+        lambda _: nn.GELU(),
+        r"activation \(GELU\); build",
+    ),
+    "whole": (tiny(), "", _subclass, r"for: the network \(Mine\); build"),
 }
 
 
