@@ -1,6 +1,6 @@
 """A configuration written as Python objects: editors complete its keys and check its types.
 
-python docs/examples/typed_config.py
+python docs/examples/typed_config.py --help
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ CONFIG = Config(
 )
 
 if __name__ == "__main__":
+    from arguments import read  # beside this file
+
+    read(__doc__)
     net = iqn_blocks.build(CONFIG)
     img, floats = net.example_inputs(batch=2)
     q, tau = net(img, floats, num_quantiles=4)
