@@ -19,8 +19,8 @@ def bench(net: IQN, batch: int) -> Iterator[tuple[str, float]]:
     """What was timed, and its median in milliseconds: acting on 1 and ``batch``, and training.
 
     Acting is ``q_values``, of the network as it is and of its folded copy. A training step is a
-    forward, the quantile Huber loss, a backward and a step of Adam; it changes the network. One with
-    memory has no folded copy, and is timed at single steps.
+    forward, the quantile Huber loss, a backward and a step of Adam; it changes the network. One
+    with memory has no folded copy, and is timed at single steps.
     """
     forms: dict[str, IQN | InferenceIQN] = {"": net}
     if not isinstance(net, RecurrentIQN):

@@ -90,7 +90,7 @@ def _checked_device(device: torch.device | str | None) -> torch.device | None:
 def _checked_seed(seed: object) -> int | None:
     if seed is None:
         return None
-    if isinstance(seed, Integral) and not isinstance(seed, bool) and -(2**63) <= seed < 2**64:
+    if isinstance(seed, Integral) and not isinstance(seed, bool) and -(2**63) <= int(seed) < 2**64:
         return int(seed)
     raise ValueError(f"seed: found {seed!r}; accepted: a whole number of 64 bits, such as 0")
 
