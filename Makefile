@@ -7,6 +7,7 @@ READY := $(VENV)/.ready
 READY_PEERS := $(VENV)/.ready-peers
 VENV_TIANSHOU_1 := $(VENV)/tianshou-1
 VENV_TIMM := $(VENV)/timm
+VENV_OLDEST := $(VENV)/oldest
 # --no-compile: most of the installed bytecode would never be run.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check \
     -c constraints.txt
@@ -14,13 +15,14 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-v
 # Tests run one process a core with one thread each: the networks are far too small for more.
 JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS)
+QUICK := not slow and not peers and not timm and not tianshou_1 and not gpu
 
 QUIET_HF := TRANSFORMERS_VERBOSITY=error HF_HUB_DISABLE_PROGRESS_BARS=1
 
-.PHONY: test test-slow test-tianshou-1 test-timm test-gpu fuzz mutants lint format demo bench proof docs site clean
+.PHONY: test test-slow test-tianshou-1 test-timm test-oldest test-gpu fuzz mutants lint format demo bench proof docs site clean
 
 test: lint
-	$(PYTEST) -m "not slow and not peers and not timm and not tianshou_1 and not gpu"
+	$(PYTEST) -m "$(QUICK)"
 
 test-slow: $(READY_PEERS)
 	$(PYTEST) -m "(slow or peers) and not timm and not gpu"
@@ -33,6 +35,10 @@ test-tianshou-1: $(VENV_TIANSHOU_1)/.ready
 # environment of its own too.
 test-timm: $(VENV_TIMM)/.ready
 	OMP_NUM_THREADS=1 $(VENV_TIMM)/bin/python -m pytest -q -m timm tests/peers
+
+# The quick tests on the oldest versions that pyproject.toml admits; gigabytes, with that PyTorch.
+test-oldest: $(VENV_OLDEST)/.ready
+	OMP_NUM_THREADS=1 $(VENV_OLDEST)/bin/python -m pytest -q -n $(JOBS) -m "$(QUICK)"
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -q -m gpu
@@ -103,4 +109,12 @@ $(VENV_TIMM)/.ready: pyproject.toml constraints.txt | $(READY)
 	$(PYTHON) -m venv $(VENV_TIMM)
 	$(VENV_TIMM)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check \
 	    -c constraints.txt -e '.[timm]' pytest numpy
+	touch $@
+
+$(VENV_OLDEST)/.ready: pyproject.toml constraints.txt | $(READY)
+	$(PYTHON) -m venv $(VENV_OLDEST)
+	sed -nE '/^(dependencies|onnx) = /,/^]/s/^ *"([a-z]+)>=([0-9.]+)",$$/\1==\2/p' pyproject.toml \
+	    > $(@D)/constraints.txt
+	$(VENV_OLDEST)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check \
+	    -c $(@D)/constraints.txt -e '.[gymnasium,onnx,plots]' jsonschema hypothesis pytest pytest-xdist
 	touch $@

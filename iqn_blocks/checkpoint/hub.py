@@ -121,11 +121,14 @@ def push_to_hub(
 def _download(repo_id: str, options: Mapping[str, Any]) -> str:
     """The folder into which both files of one commit were downloaded."""
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import OfflineModeIsEnabled
 
+    options = {"allow_patterns": [CONFIG_FILE, WEIGHTS_FILE], **options}
     try:
-        path: str = snapshot_download(
-            repo_id, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE], **options
-        )
+        try:
+            path: str = snapshot_download(repo_id, **options)
+        except OfflineModeIsEnabled:  # some versions ask for a cached commit's list of files
+            path = snapshot_download(repo_id, **options, local_files_only=True)
         return path
     except Exception as error:  # connection, permission, name and cache errors share no base
         raise CheckpointError(
