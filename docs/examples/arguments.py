@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def read(
-    about: str | None, seeds: Sequence[int] = (), picture: str = "", folder: str = ""
+    about: str | None, seeds: Sequence[int], picture: str = "", folder: str = ""
 ) -> argparse.Namespace:
     """``seeds``, and ``figure`` where the example draws ``picture``: its path, whose folder exists.
 

@@ -5,6 +5,8 @@ python docs/examples/typed_config.py --help
 
 from __future__ import annotations
 
+import argparse
+
 import iqn_blocks
 from iqn_blocks.config import (
     Btr,
@@ -37,9 +39,7 @@ CONFIG = Config(
 )
 
 if __name__ == "__main__":
-    from arguments import read  # beside this file
-
-    read(__doc__)
+    argparse.ArgumentParser(description=__doc__).parse_args()  # --help
     net = iqn_blocks.build(CONFIG)
     img, floats = net.example_inputs(batch=2)
     q, tau = net(img, floats, num_quantiles=4)

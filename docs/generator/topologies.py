@@ -49,8 +49,8 @@ place is a token beside the floats; the dearest of all |
 | something else | [your own](own_encoder.md) | |
 
 Their speed is in [Performance](performance.md). Their scores are compared in
-[one table](proof.md#pixels-and-floats-together), with few seeds, one task: `classic` leads there, and
-nothing says that tokens beat it on yours.
+[one table](proof.md#pixels-and-floats-together), with few seeds, one task: `classic` leads there,
+and nothing says that tokens beat it on yours.
 
 ## What each builds
 
