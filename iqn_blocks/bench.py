@@ -8,21 +8,26 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from iqn_blocks.fast.folded import InferenceIQN
 from iqn_blocks.fast.optimize import optimize_for_inference
 from iqn_blocks.losses import quantile_huber_loss
 from iqn_blocks.network import IQN
+from iqn_blocks.recurrent import RecurrentIQN
 
 
 def bench(net: IQN, batch: int) -> Iterator[tuple[str, float]]:
     """What was timed, and its median in milliseconds: acting on 1 and ``batch``, and training.
 
     Acting is ``q_values``, of the network as it is and of its folded copy. A training step is a
-    forward, the quantile Huber loss, a backward and a step of Adam; it changes the network.
+    forward, the quantile Huber loss, a backward and a step of Adam; it changes the network. One
+    with memory has no folded copy, and is timed at single steps.
     """
-    copy = optimize_for_inference(net)
+    forms: dict[str, IQN | InferenceIQN] = {"": net}
+    if not isinstance(net, RecurrentIQN):
+        forms[", folded copy"] = optimize_for_inference(net)
     for rows in (1, batch):
         inputs = net.example_inputs(rows)
-        for name, acting in (("", net), (", folded copy", copy)):
+        for name, acting in forms.items():
             with torch.no_grad():
                 yield f"act on {rows}{name}", _median(lambda f=acting: f.q_values(*inputs))  # type: ignore[misc]  # noqa: B023
     yield f"train on {batch}", _median(_training_step(net, batch))
@@ -33,7 +38,7 @@ def _training_step(net: IQN, batch: int) -> Callable[[], object]:
 
     def step() -> None:
         optimizer.zero_grad()
-        q, tau = net.quantiles(*inputs, scheme="uniform")
+        q, tau, *_ = net.quantiles(*inputs, scheme="uniform")
         values = q.flatten(2)[..., 0]
         loss = quantile_huber_loss(values, torch.zeros_like(values), tau).mean()
         torch.autograd.backward(loss)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from typing import NoReturn
 
 import torch
@@ -51,6 +52,7 @@ def build(
         UnsupportedTopologyError: no topology supports it.
         CheckpointError: ``nn.init_from_pretrained`` leads to no checkpoint with such an encoder.
         TypeError: ``dtype`` is no floating dtype, or keys of the configuration are arguments.
+        ValueError: ``device`` or ``seed`` is none.
     """
     if keys:
         raise TypeError(
@@ -59,6 +61,7 @@ def build(
         )
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise TypeError(f"dtype: got {dtype!r}; accepted: a floating one, such as torch.bfloat16")
+    device, seed = _checked_device(device), _checked_seed(seed)
     config, models = parse(cfg), Models()
     start = config.nn.init_from_pretrained
     with _seeded(seed):
@@ -72,6 +75,24 @@ def build(
     if seed is not None and device is None:
         device = torch.get_default_device()
     return net if device is None and dtype is None else net.to(device, dtype)
+
+
+def _checked_device(device: torch.device | str | None) -> torch.device | None:
+    try:
+        return None if device is None else torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(
+            f"device: found {device!r}; accepted: a device of PyTorch, such as 'cpu', 'cuda' for a "
+            f"GPU, or 'cuda:1'"
+        ) from None
+
+
+def _checked_seed(seed: object) -> int | None:
+    if seed is None:
+        return None
+    if isinstance(seed, Integral) and not isinstance(seed, bool) and -(2**63) <= int(seed) < 2**64:
+        return int(seed)
+    raise ValueError(f"seed: found {seed!r}; accepted: a whole number of 64 bits, such as 0")
 
 
 @contextmanager

@@ -26,10 +26,12 @@ from iqn_blocks.errors import ConfigError
 from iqn_blocks.interop import btr, trackmania_rl
 from iqn_blocks.interop.trackmania_rl.files import read_weights
 from iqn_blocks.network import IQN, config_of
+from iqn_blocks.recurrent import RecurrentIQN
 from iqn_blocks.registry import Slot, find_part, list_parts, options_of
 
 EXAMPLES = """\
 examples:
+  iqn-blocks presets                               published networks to start from
   iqn-blocks new btr n_actions=6 > net.yaml        a configuration to start from
   iqn-blocks check net.yaml                        every fault in it
   iqn-blocks show net.yaml                         the network that it describes
@@ -44,6 +46,7 @@ examples:
 NETWORK is a YAML or JSON configuration, or the folder of a checkpoint.
 """
 OTHERS = ("trackmania_rl", "btr")
+MOST = {"threads": 1024, "batch": 65536}  # of the command bench
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,8 +79,13 @@ def _parser() -> argparse.ArgumentParser:
     def command(run: Callable[[Any], int | None], *names: str) -> argparse.ArgumentParser:
         about = (run.__doc__ or "").strip()
         name = run.__name__.strip("_")
+        lines = [line for line in EXAMPLES.splitlines() if line.startswith(f"  iqn-blocks {name} ")]
         added = commands.add_parser(
-            name, help=about.partition(". ")[0].rstrip("."), description=about
+            name,
+            help=about.partition(". ")[0].rstrip("."),
+            description=about,
+            epilog="\n".join(["examples:", *lines]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         for argument in names:
             added.add_argument(argument.lower(), metavar=argument)
@@ -99,6 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     converting.add_argument("--config", metavar="FILE", help="configuration of the weights")
     exporting = command(_export, "NETWORK", "TARGET")
     exporting.add_argument("--quantiles", action="store_true", help="take τ and give quantiles too")
+    exporting.add_argument(
+        "--no-noise", dest="noise", action="store_false", help="without noise, for greedy play"
+    )
     command(_diagram, "NETWORK", "TARGET")
     benching = command(_bench, "NETWORK")
     benching.add_argument("--threads", type=int, default=1, help="default: %(default)s")
@@ -148,21 +159,47 @@ def _presets(arguments: Any) -> None:
 
 def _new(arguments: Any) -> None:
     """Print a preset as a configuration with a comment to each key. KEY is dotted: nn.iqn.n=16."""
-    own: dict[str, Any] = {}
-    for pair in arguments.keys:
-        path, equals, value = pair.partition("=")
-        if not equals:
-            raise ConfigError(f"found {pair!r}; accepted: KEY=VALUE, such as n_actions=6")
-        *blocks, last = path.split(".")
-        inner = own
-        for block in blocks:
-            inner = inner.setdefault(block, {})
-        inner[last] = yaml.safe_load(value)
+    own = _own_keys(arguments.keys)
+    if arguments.preset in presets.list_presets():
+        for name, size in inspect.signature(getattr(presets, arguments.preset)).parameters.items():
+            if name in ("n_actions", "float_input_dim") and name not in own:
+                if size.default is size.empty:
+                    raise ConfigError(f"{name}: missing; write {name}=6 after the preset's name")
+                own[name] = size.default
     keys = with_preset({"preset": arguments.preset, **own})
     parse(keys)
     schema = Path(iqn_blocks.__file__).parent / "config.schema.json"
     print(f"# yaml-language-server: $schema={schema}")
     print("\n".join(commented(Config, keys)))
+
+
+def _own_keys(pairs: Sequence[str]) -> dict[str, Any]:
+    """Keys of a configuration from ``KEY=VALUE`` with dotted keys."""
+    own: dict[str, Any] = {}
+    for pair in pairs:
+        path, equals, text = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"found {pair!r}; accepted: KEY=VALUE, such as n_actions=6")
+        try:
+            value = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError):
+            raise ConfigError(
+                f"found {pair!r}; accepted: KEY=VALUE with a value in YAML, such as nn.iqn.n=16"
+            ) from None
+        *blocks, last = path.split(".")
+        inner = own
+        for depth, block in enumerate(blocks, start=1):
+            inner = inner.setdefault(block, {})
+            if not isinstance(inner, dict):
+                above = ".".join(blocks[:depth])
+                raise ConfigError(
+                    f"found {pair!r} after {above}={inner}; accepted: either a value of {above} or "
+                    f"keys inside it; leave one out"
+                )
+        if last in inner:
+            raise ConfigError(f"found {path} a second time, in {pair!r}; accepted: each key once")
+        inner[last] = value
+    return own
 
 
 def _convert(arguments: Any) -> None:
@@ -192,10 +229,12 @@ def _convert(arguments: Any) -> None:
 def _export(arguments: Any) -> None:
     """Write a network for other runtimes: TARGET.onnx, or TARGET.pt2 for torch.export."""
     net, target = _network(arguments.network), Path(arguments.target)
+    how = {"quantiles": arguments.quantiles, "noise": arguments.noise}
     if target.suffix == ".onnx":
-        export.onnx(net, target, quantiles=arguments.quantiles)
+        export.onnx(net, target, **how)
     elif target.suffix == ".pt2":
-        torch.export.save(export.program(net, quantiles=arguments.quantiles), target)
+        made = export.program(net, **how)
+        torch.export.save(made, target, extra_files=export.metadata(net))
     else:
         raise ValueError(f"{target}: found the suffix {target.suffix!r}; accepted: .onnx, .pt2")
     print(target)
@@ -209,9 +248,14 @@ def _diagram(arguments: Any) -> None:
 
 def _bench(arguments: Any) -> None:
     """Time acting and a training step on this machine. Prints medians in milliseconds."""
+    for name, most in MOST.items():
+        if not 1 <= (found := getattr(arguments, name)) <= most:
+            raise ValueError(f"--{name}: found {found}; accepted: whole numbers from 1 to {most}")
     torch.set_num_threads(arguments.threads)
     net = _network(arguments.network)
     print(f"{net.num_parameters():,} parameters, threads: {arguments.threads}")
+    if isinstance(net, RecurrentIQN):
+        print("it has a memory, which a folded copy would not carry: there is none to time")
     for what, milliseconds in bench(net, arguments.batch):
         print(f"{what:<24}{milliseconds:9.2f} ms", flush=True)
 

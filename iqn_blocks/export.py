@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -171,12 +172,16 @@ def to_onnx(acting: Acting, image_dtype: torch.dtype, *, optimize: bool) -> ONNX
         if importlib.util.find_spec(package) is None:
             raise ImportError(f"{package} is missing: pip install 'iqn-blocks[onnx]'")
     traced = trace(acting, image_dtype)
+    axes = {name: {0: "K" if name == "tau" else "batch"} for name in acting.names}
+    if {"img", "floats"} <= axes.keys():
+        axes["floats"] = {}  # the same axis; naming it twice gives a warning
     with quiet():
         made = torch.onnx.export(
             traced,
             dynamo=True,
             optimize=optimize,
             verbose=False,
+            dynamic_shapes=axes,
             input_names=acting.names,
             output_names=["q", "quantiles"][: 1 + ("tau" in acting.names)],
         )
@@ -186,7 +191,13 @@ def to_onnx(acting: Acting, image_dtype: torch.dtype, *, optimize: bool) -> ONNX
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warning about a class that PyTorch itself uses."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
-        yield
+    """Without warnings about a class that PyTorch itself uses, and about torchvision's absence."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)

@@ -88,6 +88,8 @@ class InputSpec(NamedTuple):
             return "; channels come first, behind the batch: img.permute(2, 0, 1)[None]"
         if img.ndim == 3 and self._is_frame((1, *shape[1:])):
             return "; add the axis of the channels: img[:, None]"
+        if img.ndim == 2 and self._is_frame((1, *shape)):
+            return "; add the axes of the batch and of the channels: img[None, None]"
         return ""
 
     def _check_floats(self, floats: object) -> None:

@@ -549,10 +549,10 @@ class IQN(nn.Module):
 
         At every moment, also if the process dies, the disk fills or others save into the same
         folder, it loads as one of the networks that were saved there. A compiled network is saved
-        as the one it was compiled from. Noise is saved as it is: a noisy network comes back with
-        it. In a :mod:`torch.distributed` job rank 0 writes, the others return at once; a network
-        sharded by ``fully_shard`` is saved whole, for which every rank must call this.
-        :func:`iqn_blocks.from_pretrained` reads the folder.
+        as the one it was compiled from. The noise of now is saved: a noisy network comes back with
+        it, unless ``disable_noise()`` was called before. In a :mod:`torch.distributed` job rank 0
+        writes, the others return at once; a network sharded by ``fully_shard`` is saved whole, for
+        which every rank must call this. :func:`iqn_blocks.from_pretrained` reads the folder.
 
         Raises:
             CheckpointError: ``folder`` is a file, or empty.

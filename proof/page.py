@@ -29,7 +29,10 @@ def fill(page: str, folder: Path) -> str:
 
 
 def markdown(name: str, table: Table, folder: Path) -> str:
-    """One table: a row a row of settings, with means over its seeds and their intervals."""
+    """One table: a row a row of settings, with means over its seeds and their intervals.
+
+    Rows without a run are named below it.
+    """
     found: dict[str, list[Result]] = {}
     for row, settings in table.rows.items():
         there = (load(folder, name, row, seed, settings) for seed in range(table.seeds))
@@ -42,7 +45,6 @@ def markdown(name: str, table: Table, folder: Path) -> str:
     ]
     for row, runs in found.items():
         if not runs:
-            lines.append(f"| {row} | 0 |" + " not run yet |" + " |" * (len(columns) + 1))
             continue
         cells = [
             written([run.metrics[metric] for run in runs], form)
@@ -54,7 +56,11 @@ def markdown(name: str, table: Table, folder: Path) -> str:
         minutes = sum(run.cpu_s for run in runs) / len(runs) / 60
         cells += [f"{runs[0].parameters:,}".replace(",", " "), f"{minutes:.1f}"]
         lines.append(f"| {row} | {len(runs)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    missing = "; ".join(row for row, runs in found.items() if not runs)
+    below = f"Not run yet: {missing}.\n" if missing else ""
+    if not any(found.values()):
+        return below
+    return "\n".join(lines) + "\n" + (below and f"\n{below}")
 
 
 def written(values: Sequence[float], form: str) -> str:

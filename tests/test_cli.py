@@ -12,6 +12,7 @@ import torch
 import yaml
 
 import iqn_blocks
+from iqn_blocks import export
 from iqn_blocks.cli import EXAMPLES, main
 from iqn_blocks.interop import btr, trackmania_rl
 from iqn_blocks.presets import list_presets
@@ -102,8 +103,20 @@ def test_presets_and_a_new_file_of_each(net_yaml, capsys) -> None:
     ("arguments", "message"),
     [
         (("new", "btrr"), "preset: found 'btrr' (str); accepted: btr"),
-        (("new", "btr"), "n_actions: missing"),
+        (("new", "btr"), "n_actions: missing; write n_actions=6 after"),
+        (("new", "simba_iqn", "n_actions=6"), "float_input_dim: missing; write float_input_dim=6"),
         (("new", "btr", "n_actions"), "found 'n_actions'; accepted: KEY=VALUE"),
+        (
+            ("new", "btr", "n_actions=6", "nn.iqn.n=["),
+            "found 'nn.iqn.n=['; accepted: KEY=VALUE with a value in YAML, such as nn.iqn.n=16",
+        ),
+        (
+            ("new", "btr", "nn.iqn=3", "nn.iqn.n=4"),
+            "found 'nn.iqn.n=4' after nn.iqn=3; accepted: either a value of nn.iqn or keys inside",
+        ),
+        (("new", "btr", "nn.iqn.n=4", "nn.iqn=3"), "found nn.iqn a second time, in 'nn.iqn=3'"),
+        (("bench", "net.yaml", "--threads", "0"), "--threads: found 0; accepted: whole numbers fr"),
+        (("bench", "net.yaml", "--batch", "-1"), "--batch: found -1; accepted: whole numbers from"),
         (("show", "none.yaml"), "none.yaml: cannot be read"),
         (("export", "net.yaml", "net.txt"), "net.txt: found the suffix '.txt'; accepted: .onnx"),
         (("convert", "x.pt", "out", "--from", "btr"), "--config: missing"),
@@ -116,6 +129,15 @@ def test_faults_are_lines(net_yaml, capsys, arguments, message) -> None:
     assert run(*arguments) == 1
     err = capsys.readouterr().err
     assert err.startswith("iqn-blocks: ") and message in err and "Traceback" not in err
+    assert err.count("\n") == 1 or arguments[0] == "convert"  # the hub has more to say
+
+
+def test_a_new_file_has_the_sizes_of_its_preset(net_yaml, capsys) -> None:
+    assert run("new", "linesight") == 0
+    Path("new.yaml").write_text(capsys.readouterr().out)
+    assert iqn_blocks.load_config("new.yaml") == iqn_blocks.presets.linesight()
+    assert run("new", "linesight", "n_actions=5") == 0
+    assert "\nn_actions: 5  #" in capsys.readouterr().out
 
 
 def test_faults_of_the_command_line_have_their_own_code(capsys) -> None:
@@ -162,12 +184,21 @@ def test_weights_of_btr_there_and_back(net_yaml, capsys) -> None:
 
 
 def test_export_a_program(net_yaml) -> None:
-    net = iqn_blocks.build(net_yaml)
+    Path("noisy.yaml").write_text(SMALL + "btr: {use_noisy_linear: true}\n")
+    net = iqn_blocks.build("noisy.yaml").eval()
+    net.reset_noise()
     net.save_pretrained("saved")
-    assert run("export", "saved", "net.pt2") == 0
     _, floats = net.example_inputs(5)
-    q = torch.export.load("net.pt2").module()(floats)
+    assert run("export", "saved", "net.pt2") == 0
+    metadata = dict.fromkeys(export.metadata(net), "")
+    q = torch.export.load("net.pt2", extra_files=metadata).module()(floats)
     torch.testing.assert_close(q, net.q_values(None, floats))
+    assert metadata == export.metadata(net)
+    assert run("export", "saved", "greedy.pt2", "--no-noise") == 0
+    greedy = torch.export.load("greedy.pt2").module()(floats)
+    net.disable_noise()
+    torch.testing.assert_close(greedy, net.q_values(None, floats))
+    assert not torch.allclose(greedy, q)
 
 
 def test_bench_times_acting_and_training(net_yaml, capsys, monkeypatch) -> None:
@@ -188,11 +219,31 @@ def test_bench_times_acting_and_training(net_yaml, capsys, monkeypatch) -> None:
     torch.testing.assert_close(times[2], times[3])
 
 
+def test_bench_of_a_network_with_memory_has_no_copy(net_yaml, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("iqn_blocks.bench._median", lambda run: [run(), 1.5][1])
+    Path("memory.yaml").write_text(SMALL + "  core: {gru: {hidden_dim: 4}}\n")
+    assert run("bench", "memory.yaml", "--threads", str(torch.get_num_threads())) == 0
+    out = capsys.readouterr().out
+    assert "it has a memory" in out and ", folded copy " not in out
+    assert re.findall(r"^(act on 1|act on 64|train on 64) ", out, re.MULTILINE) == [
+        "act on 1",
+        "act on 64",
+        "train on 64",
+    ]
+
+
+def test_each_command_shows_its_examples(capsys) -> None:
+    for line in re.findall(r"^  iqn-blocks .*$", EXAMPLES, re.MULTILINE):
+        with pytest.raises(SystemExit):
+            run(line.split()[1], "--help")
+        assert line in capsys.readouterr().out
+
+
 def test_every_example_of_the_help_parses() -> None:
     from iqn_blocks.cli import _parser
 
     lines = re.findall(r"^  iqn-blocks (.*?)(?:  +.*| > .*)?$", EXAMPLES, re.MULTILINE)
-    assert len(lines) == 10
+    assert len(lines) == 11
     for line in lines:
         _parser().parse_args(line.split(" > ")[0].split())
 

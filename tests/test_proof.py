@@ -52,10 +52,13 @@ def test_a_table_is_run_resumed_and_put_into_the_page(monkeypatch, tmp_path, cap
     kept = files[0].read_bytes()
     files[1].unlink()
     shorten(monkeypatch, "memory", rate=1e-4)  # what is there came from other settings
-    assert "| gru | 0 | not run yet |" in page.fill(
-        "<!-- table: memory -->\n<!-- end -->", tmp_path
-    )
+    slot = "<!-- table: memory -->\n{}<!-- end -->"
+    empty = slot.format("Not run yet: feed-forward; gru; lstm.\n")
+    assert page.fill(slot.format("| old |\n"), tmp_path) == empty
     program.main([*arguments, "--row", "feed-forward"])
+    text = page.fill(empty, tmp_path)
+    assert "\n| feed-forward | 2 | " in text and "| gru |" not in text
+    assert text.endswith(" |\n\nNot run yet: gru; lstm.\n<!-- end -->")
     assert files[0].read_bytes() != kept
     kept = files[0].read_bytes()
     program.main([*arguments, "--row", "feed-forward"])

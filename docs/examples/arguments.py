@@ -7,8 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def read(about: str | None, seeds: Sequence[int], picture: str = "") -> argparse.Namespace:
+def read(
+    about: str | None, seeds: Sequence[int], picture: str = "", folder: str = ""
+) -> argparse.Namespace:
     """``seeds``, and ``figure`` where the example draws ``picture``: its path, whose folder exists.
+
+    ``output`` is where an example saves what it makes, ``folder`` in ``build/`` by default.
 
     Pictures go to ``build/``; those of the docs are overwritten on request alone.
     """
@@ -30,6 +34,10 @@ def read(about: str | None, seeds: Sequence[int], picture: str = "") -> argparse
             action="store_const",
             const=Path("docs/images", picture),
             help="overwrite the picture of the docs",
+        )
+    if folder:
+        parser.add_argument(
+            "--output", type=Path, default=Path("build", folder), help="default: %(default)s"
         )
     arguments = parser.parse_args()
     if picture:

@@ -1,9 +1,11 @@
 """A configuration written as Python objects: editors complete its keys and check its types.
 
-python docs/examples/typed_config.py
+python docs/examples/typed_config.py --help
 """
 
 from __future__ import annotations
+
+import argparse
 
 import iqn_blocks
 from iqn_blocks.config import (
@@ -37,6 +39,7 @@ CONFIG = Config(
 )
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()  # --help
     net = iqn_blocks.build(CONFIG)
     img, floats = net.example_inputs(batch=2)
     q, tau = net(img, floats, num_quantiles=4)

@@ -3,7 +3,7 @@
 Five steps lead along the water to the goal, and at each a gust may push the agent one row down,
 into the river. A second row is safer and costs two steps more. The image says where the agent is,
 the number how often gusts come. A step costs 1, the river 10 more. Trains for some minutes and
-saves the network that `make demo` shows.
+saves networks; `make demo` shows that of seed 0.
 
 python docs/examples/windy_river.py --help
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -156,20 +155,15 @@ def path(policy: Policy, wind: float) -> list[tuple[int, int]]:
 
 
 if __name__ == "__main__":
-    import argparse
     import time
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--output", type=Path, default=Path("build/windy_river"), help="default: %(default)s"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    arguments = parser.parse_args()
+    from arguments import read  # beside this file
+
+    arguments = read(__doc__, (0,), folder="windy_river")
     torch.set_num_threads(1)  # the network is far too small for more
-    start = time.process_time()
-    net = train(arguments.seed)
-    print(f"trained in {time.process_time() - start:.0f} s of processor time")
-    net.save_pretrained(arguments.output)
-    print(f"wrote {arguments.output}")
+    for seed in arguments.seeds:
+        start = time.process_time()
+        folder = arguments.output / f"seed-{seed}"
+        train(seed).save_pretrained(folder)
+        seconds = time.process_time() - start
+        print(f"seed {seed}: wrote {folder}, {seconds:.0f} s of processor time", flush=True)

@@ -134,10 +134,12 @@ def checked_folder(folder: str | os.PathLike[str]) -> Path:
     if not os.fspath(folder):
         raise CheckpointError("folder: found ''; expected a path; '.' is the current folder")
     if os.path.isfile(folder):
-        raise CheckpointError(
-            f"{folder}: is a file; a checkpoint is a folder: pass {str(Path(folder).parent)!r}, "
-            f"which holds it, or another one"
+        parent = Path(folder).parent
+        is_inside = (parent / WEIGHTS_FILE).is_file()
+        way_out = (
+            f"{str(parent)!r}, which holds it, or another one" if is_inside else "another path"
         )
+        raise CheckpointError(f"{folder}: is a file; a checkpoint is a folder: pass {way_out}")
     return Path(folder)
 
 

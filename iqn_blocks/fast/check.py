@@ -11,6 +11,7 @@ from iqn_blocks.blocks import SpectralNormConv2d
 from iqn_blocks.fast.folded import InferenceIQN, fold
 from iqn_blocks.functional import midpoints, wide_dtype
 from iqn_blocks.network import IQN
+from iqn_blocks.recurrent import RecurrentIQN
 
 TOLERANCE = 1e-4  # of the largest value
 ROUNDED_TOLERANCE = 1e-2  # if PyTorch is set to round the operands of matrix products
@@ -20,13 +21,20 @@ def check_foldable(net: object) -> None:
     """Refuse a network whose folded copy would give other values.
 
     Raises:
-        TypeError: ``net`` is not an IQN, but a subclass, a wrapper or a copy.
+        TypeError: ``net`` is not an IQN, but a subclass, one with memory among them, a wrapper or a
+            copy.
         ValueError: it has no values, or the copy's differ.
     """
     if isinstance(net, InferenceIQN):
         raise TypeError(
             "net: found a copy made by optimize_for_inference; use it as it is, or pass the "
             "network that it was made from"
+        )
+    if isinstance(net, RecurrentIQN):
+        raise TypeError(
+            f"net: found a {type(net).__name__}, accepted is an iqn_blocks.IQN without memory "
+            f"(nn.core: null), since copies and exported graphs carry none from call to call; act "
+            f"with the network itself, under torch.no_grad()"
         )
     if type(net) is not IQN:
         raise TypeError(

@@ -61,7 +61,7 @@ def optimize_for_inference(
 
     Raises:
         ImportError: a package of the extra is missing.
-        TypeError: ``net`` is a subclass of IQN, or a copy already.
+        TypeError: ``net`` is a subclass of IQN, such as a network with memory, or a copy already.
         ValueError: another engine, ``image_dtype`` for PyTorch, a network on ``meta``, or one
             whose copy gives other values.
     """

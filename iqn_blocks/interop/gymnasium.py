@@ -56,7 +56,7 @@ def _refuse_vectorised(observation_space: Any, action_space: Any) -> None:
     rows = {box.shape[0] if len(box.shape) > 1 else 0 for box in boxes}
     sizes: Any = action_space.nvec if isinstance(action_space, spaces.MultiDiscrete) else []
     is_stack = len(boxes) == 1 and len(boxes[0].shape) == 3 and len(sizes) <= 4
-    as_many = len(sizes) > 1 and rows == {len(sizes)} and not is_stack
+    as_many = len(sizes) > 0 and rows == {len(sizes)} and not is_stack
     vectors = [box for box in boxes if len(box.shape) == 2 and not _looks_like_pixels(box)]
     if as_many or vectors or any(len(box.shape) > 3 for box in boxes):
         raise ConfigError(

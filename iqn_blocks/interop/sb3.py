@@ -88,7 +88,8 @@ class IQNPolicy(QRDQNPolicy):
         UserWarning: as :class:`IQNExtractor`.
 
     Raises:
-        ConfigError: spaces or keys that do not fit, or a network with memory.
+        ConfigError: spaces or keys that do not fit, or a network with memory or with proposed
+            fractions.
     """
 
     action_space: spaces.Discrete
@@ -168,6 +169,12 @@ class IQNQuantileNetwork(QuantileNetwork):
         self.n_quantiles = n_quantiles
         self.noise_at_each_call = False
         self.net = _build(observation_space, action_space, config)
+        if self.net.fractions is not None:
+            raise ConfigError(
+                "nn.iqn.fractions: found 'fqf'; accepted: 'sampled', the default; QRDQN's loss has "
+                "fixed midpoints and never trains the layer that proposes fractions; leave the key "
+                "out, or train in a loop of your own with fraction_loss"
+            )
         self.reader = _Reader(observation_space, divided=normalize_images)
 
     def forward(self, obs: Observation) -> Tensor:

@@ -21,7 +21,7 @@ from tests.configs import merge, tiny, tiny_btr, tiny_float, tiny_image, tiny_mu
 DEFAULT = yaml.safe_load(Path("docs/configs/default.yaml").read_text(encoding="utf-8"))
 RAW = {"float_inputs_mean": [100.0, 0, -5, 1, 2], "float_inputs_std": [50.0, 1, 2, 0.1, 3]}
 INPUTS = 10_000
-SPLIT = [1, 2, 61, 4936, 5000]  # batches of several sizes
+LARGE = {"linesight": INPUTS, "btr_preset": 1000}  # networks of many pixels, and inputs
 
 
 def tiny_hf_vision(path):
@@ -40,6 +40,7 @@ def make(name, folders):
         "hf_vision": tiny_hf_vision(folders["vit"]),
         "default": DEFAULT,
         "btr_preset": presets.btr(n_actions=6),
+        "linesight": presets.linesight(),
     }
     torch.manual_seed(0)
     net = iqn_blocks.build(configs[name])
@@ -75,8 +76,13 @@ def start(path):
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def split(x, sizes):
-    return [None] * len(sizes) if x is None else x.split(sizes)
+def batches(img, floats, largest):
+    """One input, and the others in batches."""
+    count = len(floats if img is None else img) - 1
+    sizes = [1, *[largest] * (count // largest), *filter(None, [count % largest])]
+    return zip(
+        *([None] * len(sizes) if x is None else x.split(sizes) for x in (img, floats)), strict=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,7 +95,8 @@ def split(x, sizes):
             for name in ("image", "btr", "multimodal", "hf_vision")
         ),
         ("default", 100),
-        ("btr_preset", 20),
+        *((name, 20) for name in LARGE),
+        *(pytest.param(name, count, marks=pytest.mark.slow) for name, count in LARGE.items()),
     ],
 )
 @torch.no_grad()
@@ -102,12 +109,11 @@ def test_onnxruntime_gives_the_network_s_values(name, count, folders, tmp_path):
     assert not any("Random" in kind for kind in kinds)
 
     net.eval()
-    session, inputs = start(tmp_path / "net.onnx"), draw(net, count)
-    sizes = SPLIT if count == INPUTS else [1, count - 1]
-    batches = zip(*(split(x, sizes) for x in inputs), strict=True)
-    found = torch.cat([run(session, img=img, floats=floats)[0] for img, floats in batches])
-    batches = zip(*(split(x, [len(found)]) for x in inputs), strict=True)
-    expected = torch.cat([net.q_values(img, floats) for img, floats in batches])
+    session, found, expected = start(tmp_path / "net.onnx"), [], []
+    for img, floats in batches(*draw(net, count), largest=250 if name in LARGE else 5000):
+        found += run(session, img=img, floats=floats)
+        expected.append(net.q_values(img, floats))
+    found, expected = torch.cat(found), torch.cat(expected)
     assert found.shape == expected.shape
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
     assert torch.equal(found.argmax(-1), expected.argmax(-1))
@@ -120,6 +126,8 @@ def test_quantiles_at_given_tau(tmp_path):
     session = start(tmp_path / "net.onnx")
     assert [x.name for x in session.get_inputs()] == ["img", "floats", "tau"]
     assert [x.name for x in session.get_outputs()] == ["q", "quantiles"]
+    assert [x.shape[0] for x in session.get_inputs()] == ["batch", "batch", "K"]
+    assert [x.shape for x in session.get_outputs()] == [["batch", 3], ["batch", "K", 3]]
     for batch, k in ((1, 1), (2, 7), (5, 2)):
         img, floats = draw(net, batch)
         tau = torch.rand(k, 1)
@@ -196,6 +204,17 @@ def test_what_cannot_be_folded_is_refused():
     net = iqn_blocks.build(tiny_float())
     with pytest.raises(TypeError, match=r"copy made by optimize_for_inference"):
         export.program(iqn_blocks.optimize_for_inference(net))
+
+
+def test_a_network_with_memory_is_refused(tmp_path):
+    net = iqn_blocks.build(tiny_float(nn={"core": {"gru": {"hidden_dim": 4}}}))
+    for use in (
+        iqn_blocks.optimize_for_inference,
+        export.program,
+        lambda net: export.onnx(net, tmp_path / "net.onnx"),
+    ):
+        with pytest.raises(TypeError, match=r"found a RecurrentIQN, .*memory.*the network itself"):
+            use(net)
 
 
 def test_missing_packages(monkeypatch, tmp_path):

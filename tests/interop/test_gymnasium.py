@@ -114,6 +114,7 @@ def test_spaces_of_vectorised_environments_are_refused(name, actions):
             ),
             spaces.MultiDiscrete([3] * 8),
         ),
+        (spaces.Box(-1, 1, (1, 40)), spaces.MultiDiscrete([3])),
         (spaces.Box(-np.inf, np.inf, (64, 40)), spaces.Discrete(3)),
         (spaces.Box(np.float32(-3.4e38), np.float32(3.4e38), (64, 40)), spaces.Discrete(3)),
     ],
@@ -127,6 +128,7 @@ def test_batched_spaces_are_refused(observations, actions):
     ("observations", "actions"),
     [
         (spaces.Box(0, 255, (4, 40, 36), np.uint8), spaces.MultiDiscrete([3] * 4)),
+        (spaces.Box(0, 255, (1, 40, 36), np.uint8), spaces.MultiDiscrete([3])),
         (spaces.Box(0.0, 1.0, (40, 36)), spaces.Discrete(3)),
         (spaces.Box(-1, 1, (5,)), spaces.MultiDiscrete([3] * 5)),
     ],

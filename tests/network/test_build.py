@@ -51,6 +51,21 @@ def test_other_dtypes_are_refused(dtype) -> None:
         build(SMALL, dtype=dtype)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"device": "gpu"}, "device: found 'gpu'; accepted: .* 'cuda' for a GPU"),
+        ({"device": 1.5}, "device: found 1.5; accepted: .*'cpu'"),
+        ({"seed": "0"}, "seed: found '0'; accepted: a whole number of 64 bits, such as 0"),
+        ({"seed": True}, "seed: found True; accepted: a whole number"),
+        ({"seed": 2**64}, "seed: found 18446744073709551616; accepted: .*of 64 bits"),
+    ],
+)
+def test_devices_and_seeds_that_are_none(arguments, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(SMALL, **arguments)
+
+
 def test_keys_as_arguments() -> None:
     with pytest.raises(TypeError, match=r'found the arguments n_actions; .*build\(\{"n_actions"'):
         build(n_actions=3)

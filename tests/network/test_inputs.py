@@ -51,6 +51,9 @@ def test_a_grey_frame_lacks_its_channel() -> None:
     net = iqn_blocks.build({"n_actions": 2, "float_input_dim": 0})
     with pytest.raises(ValueError, match=r"\(2, 256, 256\); .*img\[:, None\]"):
         net(torch.zeros(2, 256, 256))
+    with pytest.raises(ValueError, match=r"\(256, 256\); .*img\[None, None\]"):
+        net(torch.zeros(256, 256))
+    assert net.q_values(torch.zeros(256, 256)[None, None]).shape == (1, 2)
 
 
 def test_every_suggested_expression_is_accepted(net) -> None:

@@ -271,6 +271,11 @@ def test_floating_images_that_are_never_negative(high: float) -> None:
         (VECTOR, {"nn": {"core": "gru"}}, "nn.core: found a core; accepted: null"),
         (VECTOR, {"n_actions": 3}, "n_actions: found 3 in the overrides, but the spaces give 2"),
         (VECTOR, {"nnn": {}}, "nnn: unknown key"),
+        (
+            VECTOR,
+            {"nn": {"iqn": {"fractions": "fqf"}}},
+            r"nn\.iqn\.fractions: found 'fqf'; .*leave the key out, or train in a loop of your own",
+        ),
     ],
 )
 def test_what_does_not_fit(space: Any, config: Any, message: str) -> None:
