@@ -7,6 +7,7 @@ graph. An optimiser's moments belong to the caller: those of what was reset shou
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
@@ -34,7 +35,8 @@ def redo_(
     ``x (…, in)`` runs through the layers: ``nn.Linear``, ``NoisyLinear``, hidden layers that hold
     one of them as ``linear``, and activations and normalisations in between; for instance an
     ``nn.Sequential``, or ``[*head.hidden, head.readout]``. The units between two linear layers are
-    what the second one receives. A unit whose :func:`~iqn_blocks.diagnostics.dormant_scores` is at
+    what the second one receives. Convolutions, and so stems, and heads with residual blocks are not
+    covered. A unit whose :func:`~iqn_blocks.diagnostics.dormant_scores` is at
     most ``threshold`` gets fresh incoming weights, ``U(−1/√in, 1/√in)``, and a bias of 0; its
     outgoing weights become 0. In a noisy layer these are ``μ``; the incoming ``σ`` become
     ``σ0/√in``, the outgoing ones 0. All units are judged before any is reset. The outputs change
@@ -74,7 +76,9 @@ def _linear_of(layer: nn.Module) -> nn.Linear | NoisyLinear | None:
     if any(parameter.ndim > 1 for parameter in layer.parameters()):
         raise TypeError(
             f"layers: {type(layer).__name__} is neither nn.Linear, NoisyLinear, a layer with one "
-            f"as its linear, nor elementwise; pass the linear layers of a part one by one"
+            f"as its linear, nor elementwise; pass the layers of a head of kind mlp one by one, as "
+            f"in [*head.hidden, head.readout]; convolutions and residual blocks are not covered, "
+            f"shrink_perturb_ takes any network"
         )
     return None
 
@@ -177,7 +181,9 @@ def parameter_groups(network: nn.Module) -> dict[GroupName, list[nn.Parameter]]:
 
     * ``matrices``: weights of two or more axes inside the network, what Muon orthogonalises and
       weight decay shrinks;
-    * ``readouts``: weights of the last layers, those called ``readout``, which Muon leaves to Adam;
+    * ``readouts``: weights of the last layers, those called ``readout`` and the two matrices inside
+      SimbaV2's, which Muon leaves to Adam. The layer that proposes FQF's fractions is none of
+      them: its weights are in ``matrices``;
     * ``embeddings``: tables, such as positions and ``nn.Embedding``;
     * ``vectors``: everything else: biases, scales and offsets of normalisation, and the noise
       scales ``σ`` of noisy layers.
@@ -198,7 +204,7 @@ def parameter_groups(network: nn.Module) -> dict[GroupName, list[nn.Parameter]]:
         group: GroupName = "matrices"
         if parameter.ndim < 2 or own.endswith("sigma"):
             group = "vectors"
-        elif owner.endswith((".readout", ".readout.weight")):
+        elif re.search(r"\.readout(\.linear\d+)?(\.weight)?$", owner):
             group = "readouts"
         elif id(parameter) in tables or not ("weight" in own or owner.endswith(".weight")):
             group = "embeddings"

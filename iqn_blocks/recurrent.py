@@ -34,7 +34,7 @@ class RecurrentIQN(IQN):
 
     Every call takes a memory and gives the next; nothing is kept inside. ``memory (B, M)`` is None
     at the start, which stands for ``core.initial_memory(B)``. ``reset (B,)`` is True where the
-    observation is the first of an episode: the memory of that sample is zero before the step.
+    observation is the first of an episode: the memory of that sample starts anew before the step.
 
     A call may be one step of inputs ``(B, …)`` or a whole sequence ``(T, B, …)`` with ``reset
     (T, B)``, whose images are encoded as one batch. Results of a sequence have a leading ``T``, and

@@ -19,6 +19,7 @@ from iqn_blocks.plasticity import (
     shrink_perturb_,
     weight_norms,
 )
+from iqn_blocks.registry import list_parts
 from tests.configs import tiny, tiny_btr, tiny_float, tiny_multimodal, tiny_transformer
 
 
@@ -123,8 +124,10 @@ def test_redo_errors() -> None:
     x = torch.ones(1, 2)
     with pytest.raises(ValueError, match=r"layers: found 1 linear layers, needed are two or more"):
         redo_([nn.Linear(2, 2), nn.ReLU()], x)
-    with pytest.raises(TypeError, match=r"layers: Bilinear is neither .*one by one"):
+    with pytest.raises(TypeError, match=r"layers: Bilinear is neither .*head.hidden, head.readout"):
         redo_([nn.Linear(2, 2), nn.Bilinear(2, 2, 2)], x)
+    with pytest.raises(TypeError, match=r"layers: Conv2d .*convolutions .* not .*shrink_perturb_"):
+        redo_([nn.Conv2d(1, 2, 1), nn.Flatten()], torch.ones(1, 1, 2, 2))
     with pytest.raises(TypeError, match=r"layers: Embedding is neither"):
         redo_([nn.Linear(2, 2), nn.Embedding(2, 2)], x)
     with pytest.raises(ValueError, match=r"threshold: got -1, accepted is any finite number >= 0"):
@@ -229,6 +232,23 @@ def test_every_parameter_is_in_one_group(config: dict[str, Any]) -> None:
     assert {n for n in names.values() if n.endswith(("bias", "sigma", "bias_mu"))} <= by_group[
         "vectors"
     ]
+
+
+@pytest.mark.parametrize("head", list_parts("head"))
+def test_the_last_layers_of_each_head_are_readouts(head: str) -> None:
+    options = {"transformer": {"d_model": 4, "n_heads": 2}}.get(head, {})
+    heads = {"advantage": {head: options}, "value": {head: options}}
+    decoder = {**heads, "dueling": "at_midpoints"}
+    net = iqn_blocks.build(tiny_float(nn={"decoder": decoder}, n_actions_per_block=2))
+    names = {id(p): name for name, p in net.named_parameters()}
+    readouts = {names[id(p)] for p in parameter_groups(net)["readouts"]}
+    assert {name.split(".")[0] for name in readouts} == {"value_head", "advantage_head"}
+    assert all(".readout." in name for name in readouts)
+
+
+def test_the_proposal_of_fractions_is_a_matrix() -> None:
+    net = iqn_blocks.build(tiny_float(nn={"iqn": {"fractions": "fqf"}}))
+    assert any(p is net.fractions.linear.weight for p in parameter_groups(net)["matrices"])
 
 
 def test_groups_of_layers_that_are_not_ours() -> None:

@@ -28,7 +28,8 @@ class TorchrlModel(nn.Module):
         noisy: whether noise is drawn at each call.
 
     Raises:
-        ValueError: a network with several action offsets, or another number of inputs.
+        ValueError: a network with several action offsets or a core, or another number of
+            inputs.
     """
 
     def __init__(
@@ -44,6 +45,12 @@ class TorchrlModel(nn.Module):
             raise ValueError(
                 f"net: torchrl's QValueModule chooses one action at a time, but the network has "
                 f"n_actions_per_block = {net.n_offsets}; build it with 1"
+            )
+        if hasattr(net, "core"):
+            raise ValueError(
+                "net: found a network with nn.core; accepted: one without, as this adapter keeps "
+                "no memory for it; set nn.core to null, or act and train in a loop of your own "
+                "(docs/blocks/cores.md)"
             )
         self.net = net
         self.num_quantiles = net.n if num_quantiles is None else num_quantiles

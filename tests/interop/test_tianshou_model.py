@@ -10,6 +10,7 @@ import torch
 
 import iqn_blocks
 from iqn_blocks.interop.tianshou import TianshouModel
+from iqn_blocks.interop.torchrl import TorchrlModel
 from tests.configs import tiny, tiny_btr, tiny_float, tiny_image
 from tests.spectral import copy_parameters, sigmas
 
@@ -39,6 +40,15 @@ def test_answers_as_tianshou_expects(config, keys, obs):
     assert q.shape == (3, 3, 7)
     assert taus.shape == (3, 7)
     assert state == "kept"
+
+
+@pytest.mark.parametrize("adapter", [TianshouModel, TorchrlModel])
+def test_networks_with_memory_are_refused(adapter):
+    net = iqn_blocks.build(tiny_float(nn={"core": "gru"}))
+    with pytest.raises(
+        ValueError, match=r"net: found .* nn\.core; .* nn\.core to null, or .*cores\.md"
+    ):
+        adapter(net)
 
 
 def test_values_are_those_of_the_network():

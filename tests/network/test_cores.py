@@ -124,6 +124,17 @@ def test_reset_forgets_before_the_step_and_only_where_it_is_true(name):
         torch.testing.assert_close(one, torch.where(reset[:, None], begins, keeps))
 
 
+def test_reset_goes_back_to_the_initial_memory_of_a_subclass():
+    class Ones(GRU):
+        def initial_memory(self, batch):
+            return torch.ones_like(super().initial_memory(batch))
+
+    core, state = Ones(3), randn(B, 3).float()
+    first = core(state, core.initial_memory(B))
+    again = core(state, randn(B, core.memory_dim).float(), torch.ones(B, dtype=torch.bool))
+    part_checks.alike(again, first)
+
+
 def test_networks_without_a_core_refuse_a_memory():
     net, floats = iqn_blocks.build(tiny_float()), randn(B, 5).float()
     copy = iqn_blocks.optimize_for_inference(net)

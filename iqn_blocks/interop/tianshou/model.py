@@ -33,7 +33,8 @@ class TianshouModel(nn.Module):
         scheme: how τ is drawn, the paper's i.i.d. uniform by default, as tianshou does.
 
     Raises:
-        ValueError: a network with several action offsets, or an observation without its key.
+        ValueError: a network with several action offsets or a core, or an observation without its
+            key.
     """
 
     def __init__(
@@ -49,6 +50,12 @@ class TianshouModel(nn.Module):
             raise ValueError(
                 f"net: tianshou's IQN chooses one action at a time, but the network has "
                 f"n_actions_per_block = {net.n_offsets}; build it with 1"
+            )
+        if hasattr(net, "core"):
+            raise ValueError(
+                "net: found a network with nn.core; accepted: one without, as this adapter keeps "
+                "no memory for it; set nn.core to null, or act and train in a loop of your own "
+                "(docs/blocks/cores.md)"
             )
         self.net = net
         self.image_key = image_key
