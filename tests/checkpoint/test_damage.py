@@ -224,9 +224,9 @@ def test_statistics_that_set_float_stats_refuses(saved, folder):
     (name,) = [
         name for name, layer in saved[0].named_modules() if isinstance(layer, FloatNormalization)
     ]
-    rewrite(folder, tensors | {f"{name}.std": torch.full_like(tensors[f"{name}.std"], 1e-40)})
+    rewrite(folder, tensors | {f"{name}.std": torch.full_like(tensors[f"{name}.std"], 2.0**-130)})
     with pytest.raises(
-        CheckpointError, match=rf"{name}\.std: got 1e-40, accepted are numbers from"
+        CheckpointError, match=rf"{name}\.std: got {2.0**-130:g}, accepted are numbers from"
     ):
         iqn_blocks.from_pretrained(folder)
 
