@@ -13,6 +13,7 @@ from typing import Any
 MAX_DEPTH = 64
 MAX_VALUES = 200_000
 MAX_WHOLE = 2**64
+MAX_LINES = 100  # faults that a message shows
 
 Above = tuple[int, ...]  # identities of the blocks and lists around a value
 

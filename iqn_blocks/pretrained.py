@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from iqn_blocks.interop.trackmania_rl.files import (
 )
 from iqn_blocks.interop.trackmania_rl.state_dicts import load_encoder as load_trackmania_encoder
 from iqn_blocks.network import IQN
+from iqn_blocks.plain import shorten
 
 KEY = "nn.init_from_pretrained"
 _ENCODER = "encoder."
@@ -38,12 +40,12 @@ def load_encoder(net: IQN, path: str) -> None:
         _load(net, Path(path))
     except CheckpointError as error:
         text = str(error)
-        where = KEY if path in text else f"{KEY}: {path}"
+        where = KEY if path in text else f"{KEY}: {shorten(path, 1000)}"
         raise CheckpointError(f"{where}: {text}") from None
 
 
 def _load(net: IQN, path: Path) -> None:
-    if not path.exists():
+    if not os.path.exists(path):  # False for impossible names, where Path may raise
         raise CheckpointError("there is no such file or folder; set a path that exists, or ''")
     if path.is_file() or (path / WEIGHTS_FILE).is_file():
         load_trackmania_encoder(net, read_weights(path))

@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 from torch import nn
 
 from iqn_blocks.kinds import Fault, Kind, Plain, faults_of, kind_of
-from iqn_blocks.plain import nearest
+from iqn_blocks.plain import MAX_LINES, nearest
 
 Slot = Literal["topology", "stem", "floats", "trunk", "core", "mixer", "head"]
 PartClass = Callable[..., nn.Module]
@@ -149,7 +149,9 @@ def read_options(
     for name, value in given.items():
         option = options.get(name, Option(Plain(), None, "") if accepts_any else None)
         if option is None or option.kind is None:
-            faults.append((str(name)[:80], _unknown(name, options)))
+            shown = len(faults) < MAX_LINES  # looking for near names takes time
+            text = _unknown(name, options) if shown else "unknown option"
+            faults.append((str(name)[:80], text))
             continue
         try:
             values[str(name)] = option.kind.read(value)

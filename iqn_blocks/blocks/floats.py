@@ -25,6 +25,15 @@ _RANGES = {
 }
 
 
+def fault_of(name: str, values: Tensor, given: Tensor) -> str:
+    """What is wrong with a ``mean`` or ``std``, from what was ``given`` for it; else ``""``."""
+    low, accepted = _RANGES[name]
+    fits = (values >= low) & (values <= _FLOAT32.max)
+    if values.is_meta or fits.all():
+        return ""
+    return f"got {given[~fits.to(given.device)][0]:g}, {accepted}"
+
+
 class FloatNormalization(nn.Module):
     """``(x − mean) / std`` of raw scalar features: ``(B, F) -> (B, F)``.
 
@@ -71,10 +80,8 @@ class FloatNormalization(nn.Module):
                 raise ValueError(
                     f"{name}: expected shape {tuple(buffer.shape)}, got {tuple(values.shape)}"
                 )
-            low, accepted = _RANGES[name]
-            fits = (values >= low) & (values <= _FLOAT32.max)
-            if not values.is_meta and not fits.all():
-                raise ValueError(f"{name}: got {given[~fits.to(given.device)][0]:g}, {accepted}")
+            if wrong := fault_of(name, values, given):
+                raise ValueError(f"{name}: {wrong}")
             stats[name] = values
         for name, values in stats.items():
             getattr(self, name).copy_(values)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from iqn_blocks.assembly import assemble, route
-from iqn_blocks.blocks import ImageNormalization
+from iqn_blocks.blocks import FloatNormalization, ImageNormalization
+from iqn_blocks.blocks.floats import fault_of
 from iqn_blocks.checkpoint.backbones import checked_recipes
 from iqn_blocks.checkpoint.format import DTYPE_NAMES
 from iqn_blocks.checkpoint.reading import Checkpoint, read_folder
@@ -125,6 +126,8 @@ def _check(net: IQN, checkpoint: Checkpoint) -> None:
         for name in manifest.channels_last
         if name not in names or (name in saved and saved[name].ndim != 4)
     ]
+    if not faults:
+        faults = _unusable_statistics(net, saved)
     if faults:
         faults.insert(0, f"{checkpoint.path}: does not fit the network")
     if manifest.edited:
@@ -134,6 +137,18 @@ def _check(net: IQN, checkpoint: Checkpoint) -> None:
         )
     if faults:
         raise CheckpointError("\n".join(faults))
+
+
+def _unusable_statistics(net: IQN, saved: Mapping[str, Tensor]) -> list[str]:
+    """The faults of float statistics that :meth:`iqn_blocks.IQN.set_float_stats` refuses."""
+    faults = []
+    for path, layer in net.named_modules():
+        if isinstance(layer, FloatNormalization):
+            for stat in ("mean", "std"):
+                name = f"{path}.{stat}".replace("_orig_mod.", "")
+                if wrong := fault_of(stat, saved[name], saved[name]):
+                    faults.append(f"{name}: {wrong}")
+    return faults
 
 
 def _kind(tensor: Tensor) -> str:

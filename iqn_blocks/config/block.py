@@ -16,10 +16,10 @@ from pydantic import (
 )
 
 from iqn_blocks.config.merge import merge_data, rename
-from iqn_blocks.config.messages import ELSEWHERE, MAX_LINES, dotted, join
+from iqn_blocks.config.messages import ELSEWHERE, dotted, join
 from iqn_blocks.errors import ConfigError
 from iqn_blocks.kinds import Json, Kind
-from iqn_blocks.plain import nearest, show
+from iqn_blocks.plain import MAX_LINES, nearest, show
 
 if TYPE_CHECKING:
     from pydantic import GetJsonSchemaHandler

@@ -71,7 +71,7 @@ def load_config(path: str | os.PathLike[str]) -> Config:
             raise ConfigError(_checkpoint(Path(path).parent))
         return parse(keys)
     except ConfigError as error:
-        raise type(error)(f"{shorten(os.fspath(path), MAX_NAME)}: {error}") from None
+        raise type(error)(f"{shorten(os.fspath(path), MAX_NAME) or repr('')}: {error}") from None
 
 
 def _checkpoint(folder: Path) -> str:

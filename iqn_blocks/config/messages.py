@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from iqn_blocks.plain import shorten
+from iqn_blocks.plain import MAX_LINES, shorten
 
-MAX_LINES = 100
 # What other libraries call a thing that has another key here.
 ELSEWHERE = {
     "frame_stack": "stacked frames are image channels: set nn.vis.in_channels",

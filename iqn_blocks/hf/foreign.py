@@ -30,6 +30,7 @@ _LEADS_ELSEWHERE = frozenset(
 _NOTHING: tuple[Any, ...] = (None, {}, [])  # as a name, "" would be asked for
 # Keys that say how many modules or entries there are.
 _COUNTS = re.compile(r"(^|_)(layers?|depths?|blocks|stages|levels|experts|groups|labels)(_|$)")
+_NUMBERED = re.compile(r"\.\d+\.")  # inside one layer of several
 FEW = 1000  # modules that are made within a second
 MANY = 2**17  # more than any model has labels; a configuration lists each
 _SPARE = 2**29  # elements that a model is made with, but a network leaves out: embeddings of words
@@ -85,6 +86,9 @@ def check_counts(config: object, most: int) -> None:
 
 def check_sizes(model: torch.nn.Module, sizes: Mapping[str, Sequence[int]]) -> None:
     """Raise ValueError where a model of no memory would not fit tensors of these sizes."""
+    for name, _ in model.named_parameters():
+        if name not in sizes and _NUMBERED.search(name):
+            raise ValueError(f"{name} is not among the {len(sizes)} tensors saved")
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if name in sizes and tuple(sizes[name]) != tuple(tensor.shape):
             raise ValueError(f"{name} is {tuple(tensor.shape)}, saved is {tuple(sizes[name])}")
@@ -100,13 +104,18 @@ def check_total(model: torch.nn.Module, saved: int) -> None:
             raise ValueError(f"{name} is {tuple(tensor.shape)}, too large for what is saved")
 
 
-def refuse_elsewhere(config: object, path: str, key: str, trust_remote_code: bool) -> None:
-    """Raise ConfigError for a configuration that leads elsewhere, unless the caller trusts it."""
+def refuse_elsewhere(
+    config: object, path: str, key: str, trust_remote_code: bool, way_out: str = ""
+) -> None:
+    """Raise ConfigError for a configuration that leads elsewhere, unless the caller trusts it.
+
+    ``way_out`` is what to do then, by default to set the flag beside ``key``.
+    """
     found = "" if trust_remote_code else leads_elsewhere(config)
     if found:
         flag = f"{key.rpartition('.')[0]}.trust_remote_code".lstrip(".")
         raise ConfigError(
             f"{key}: found {path!r}, whose configuration holds {found}, by which it names code or "
-            f"files from elsewhere; accepted: a model without; if you trust what it names, set "
-            f"{flag} to true"
+            f"files from elsewhere; accepted: a model without; if you trust what it names, "
+            f"{way_out or f'set {flag} to true'}"
         )

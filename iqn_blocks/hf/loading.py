@@ -39,6 +39,8 @@ SUCH_AS: Mapping[Input, str] = {
     "inputs_embeds": "BERT, RoBERTa, GPT-2 or Llama",
 }
 _WEIGHTS = "model.safetensors"
+_MAX_PATH = 1000  # characters of it in a message; hub ids are shorter
+_BY_CALLER = "pass trust_remote_code=True"  # what a saved configuration says does not count
 
 
 def load_model(
@@ -111,7 +113,7 @@ def model_from_config(
     from transformers import AutoConfig
 
     config = dict(config)
-    refuse_elsewhere(config, path, key, trust_remote_code)
+    refuse_elsewhere(config, path, key, trust_remote_code, _BY_CALLER)
     expected = "a configuration that fits the saved tensors"
     if sizes is not None:
         with as_config_error(key, path, "its saved configuration is too large", expected):
@@ -124,7 +126,7 @@ def model_from_config(
             key, path, "its saved configuration cannot be read", "a known model_type"
         ):
             parsed = AutoConfig.for_model(config.pop("model_type", ""), **config)
-    refuse_elsewhere(parsed, path, key, trust_remote_code)
+    refuse_elsewhere(parsed, path, key, trust_remote_code, _BY_CALLER)
 
     def make(attention: str) -> Any:
         return _make(parsed, attention, trust_remote_code)
@@ -149,7 +151,8 @@ def _read_config(path: str, key: str, trust_remote_code: bool) -> PretrainedConf
     from transformers import AutoConfig, PretrainedConfig
 
     folder, contents = Path(path), "a folder that holds config.json and model.safetensors"
-    if folder.is_dir():
+    is_folder = os.path.isdir(path)  # False for impossible names, where Path may raise
+    if is_folder:
         if not (folder / "config.json").is_file():
             raise ConfigError(
                 f"{key}: found {path!r}, a folder without config.json; accepted: {contents}, or a "
@@ -157,13 +160,17 @@ def _read_config(path: str, key: str, trust_remote_code: bool) -> PretrainedConf
             )
         what, accepted = "its config.json cannot be read", "that of a model transformers knows"
     else:
-        if folder.exists() or _looks_local(path):
+        if os.path.exists(path) or _looks_local(path):
             raise ConfigError(
-                f"{key}: found {path!r}, but there is no such folder; accepted: {contents}, or a "
-                "hub id (name, or owner/name); correct the path"
+                f"{key}: found {path[:_MAX_PATH]!r}, but there is no such folder; accepted: "
+                f"{contents}, or a hub id (name, or owner/name); correct the path"
             )
         what = "there is no such folder, and the hub gave no configuration of that id"
         accepted = f"{contents}, or the id of a model that the hub or its cache has"
+    if is_folder:  # transformers follows configuration_files before it gives the content
+        with as_config_error(key, path, what, accepted):
+            raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        refuse_elsewhere(raw, path, key, trust_remote_code)
     with as_config_error(key, path, what, accepted):
         content, _ = PretrainedConfig.get_config_dict(path)
         check_counts(content, MANY)
@@ -217,7 +224,8 @@ def _make(config: PretrainedConfig, attention: str, trust_remote_code: bool = Fa
 
 def _looks_local(path: str) -> bool:
     """Whether a path cannot be a hub id, which is ``name`` or ``owner/name``."""
-    return path.startswith((".", "~", os.sep)) or path.count("/") > 1 or "\\" in path
+    is_odd = path.count("/") > 1 or "\\" in path or len(path) > _MAX_PATH
+    return is_odd or path.startswith((".", "~", os.sep))
 
 
 @contextmanager

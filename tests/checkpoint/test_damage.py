@@ -15,6 +15,7 @@ from safetensors.torch import load, save
 
 import iqn_blocks
 from iqn_blocks import CheckpointError
+from iqn_blocks.blocks import FloatNormalization
 from iqn_blocks.checkpoint.reading import read_folder
 from tests.checkpoint.networks import (
     CONFIG,
@@ -216,6 +217,18 @@ def test_empty_tensors_do_not_fit(saved, folder):
     tensors = load(saved[1][WEIGHTS])
     rewrite(folder, {name: tensor[:0] for name, tensor in tensors.items()})
     refused(folder, WEIGHTS, "does not fit the network")
+
+
+def test_statistics_that_set_float_stats_refuses(saved, folder):
+    tensors = load(saved[1][WEIGHTS])
+    (name,) = [
+        name for name, layer in saved[0].named_modules() if isinstance(layer, FloatNormalization)
+    ]
+    rewrite(folder, tensors | {f"{name}.std": torch.full_like(tensors[f"{name}.std"], 2.0**-130)})
+    with pytest.raises(
+        CheckpointError, match=rf"{name}\.std: got {2.0**-130:g}, accepted are numbers from"
+    ):
+        iqn_blocks.from_pretrained(folder)
 
 
 # Settings: in config.json where the format is version 1

@@ -192,6 +192,7 @@ TOO_LARGE = {
     "hidden layers": ({"intermediate_size": 10**13}, r"is \(10000000000000, 16\), saved is \(24, "),
     "image": ({"image_size": 10**6}, r"position_embeddings is \(1, 15625000001, 16\), saved is"),
     "words": ({"vocab_size": 10**10}, r"is \(10000000000, 16\), too large for what is saved"),
+    "absent layers": ({"num_hidden_layers": 999}, r"\.\d+\..* is not among the \d+ tensors saved"),
     "labels": ({"num_labels": 10**9}, "num_labels: expected at most 1000, found 10"),
 }
 

@@ -16,7 +16,7 @@ from iqn_blocks import ConfigError
 from iqn_blocks.hf import load_model
 from iqn_blocks.hf.loading import as_config_error
 from tests import tiny_models
-from tests.configs import merge
+from tests.configs import merge, tiny
 from tests.hf.test_models import trunk_config, vision_config
 
 VISION_KEY = "nn.vis.transformer.model_name_or_path"
@@ -54,6 +54,18 @@ def damage_config(folder, **keys):
 )
 def test_no_such_folder(path, config, key):
     refused(config(path), f"{key}: found {path!r}", "no such folder", "a hub id (name, or owner")
+
+
+def test_a_path_that_is_too_long_for_a_file():
+    path = "x" * 100_000
+    message = refused(
+        vision_config(path), f"{VISION_KEY}: found 'xxx", "no such folder", "correct the path"
+    )
+    assert len(message) < 2000
+    warm = merge(tiny(), {"nn": {"init_from_pretrained": path}})
+    with pytest.raises(iqn_blocks.CheckpointError, match="set a path that exists") as error:
+        iqn_blocks.build(warm)
+    assert len(str(error.value)) < 2000
 
 
 def test_a_file_instead_of_a_folder(vit):

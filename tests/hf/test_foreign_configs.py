@@ -132,7 +132,7 @@ def test_a_recipe_alone(way, folders, trace):
     """Its own word on trust is overruled, the configuration's is not asked."""
     with open(f"{folders['vit']}/config.json") as file:
         config = WAYS[way](json.load(file), trace)
-    with pytest.raises(ConfigError, match="set trust_remote_code to true"):
+    with pytest.raises(ConfigError, match="pass trust_remote_code=True"):
         model_from_config(config, "pixel_values")
     assert not trace
 
@@ -215,6 +215,14 @@ def test_weights_of_another_format(folders, tmp_path, trace):
     folder = shutil.copytree(folders["vit"], tmp_path / "vit")
     damage_config(folder, transformers_weights="pytorch_model.bin")
     with pytest.raises(ConfigError, match="whose configuration holds transformers_weights"):
+        load_model(str(folder), "pixel_values")
+
+
+def test_another_configuration_in_a_folder(folders, tmp_path, trace):
+    folder = shutil.copytree(folders["vit"], tmp_path / "vit")
+    shutil.copy(folder / CONFIG, folder / "config.4.0.0.json")
+    damage_config(folder, configuration_files=["config.4.0.0.json"])
+    with pytest.raises(ConfigError, match="whose configuration holds configuration_files"):
         load_model(str(folder), "pixel_values")
 
 
