@@ -192,3 +192,16 @@ def count_quantiles(tau: Tensor, num_quantiles: int | None, batch: int) -> int:
             f"{num_quantiles * batch} (per sample) or {num_quantiles} (shared)"
         )
     return num_quantiles
+
+
+def check_has_values(device: torch.device) -> None:
+    """Refuse a network on the meta device where its values are needed.
+
+    Raises:
+        ValueError: ``device`` is meta.
+    """
+    if device.type == "meta":
+        raise ValueError(
+            "net: found parameters on the meta device, which have no values; load some first, as "
+            "with net.to_empty(device='cpu') and net.load_state_dict(…)"
+        )

@@ -50,6 +50,7 @@ TESTS = {
     "iqn_blocks/fast": "tests/fast",
     "iqn_blocks/recurrent.py": "tests/network/test_cores.py",
     "iqn_blocks/blocks": "tests/blocks tests/network/test_cores.py tests/network/test_network.py "
+    "tests/network/test_recompute.py tests/network/test_inputs.py "
     "tests/test_parts.py tests/grid/test_classic.py tests/fast/test_folded.py",
 }
 # Compilers take long and would find little more.

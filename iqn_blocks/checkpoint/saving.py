@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from iqn_blocks.checkpoint.format import CONFIG_FILE, DTYPES, WEIGHTS_FILE, Manifest, checked_folder
 from iqn_blocks.config import Config
 from iqn_blocks.hf.models import recipes
+from iqn_blocks.inputs import check_has_values
 
 _LEFTOVER = re.compile(r"\.iqn-blocks-[0-9a-f]+\.tmp|model-[0-9a-f]{64}\.safetensors")
 _STALE = 24 * 3600  # seconds after which no save is still writing a file
@@ -32,6 +33,7 @@ def save(
     folder changes, and which errors there are.
     """
     folder = checked_folder(folder)
+    check_has_values(next(net.parameters()).device)
     state = state_tensors(net)
     if not is_writer():
         return

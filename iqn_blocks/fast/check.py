@@ -10,6 +10,7 @@ from torch import Tensor
 from iqn_blocks.blocks import SpectralNormConv2d
 from iqn_blocks.fast.folded import InferenceIQN, fold
 from iqn_blocks.functional import midpoints, wide_dtype
+from iqn_blocks.inputs import check_has_values
 from iqn_blocks.network import IQN
 from iqn_blocks.recurrent import RecurrentIQN
 
@@ -42,11 +43,7 @@ def check_foldable(net: object) -> None:
             f"iqn_blocks.IQN itself, since a copy loses the methods of another class; give IQN the "
             f"change as a part (encoder, mixer, head), or pass the network inside a wrapper"
         )
-    if net.device.type == "meta":
-        raise ValueError(
-            "net: found parameters on the meta device, which have no values; load some first, as "
-            "with net.to_empty(device='cpu') and net.load_state_dict(…)"
-        )
+    check_has_values(net.device)
     exact = torch.get_float32_matmul_precision() == "highest"
     accepted = TOLERANCE if exact else ROUNDED_TOLERANCE
     error = _error(net)

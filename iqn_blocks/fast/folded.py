@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from iqn_blocks.fast.heads import FoldedHeads, can_fold
 from iqn_blocks.fast.plain import plain_copy
+from iqn_blocks.inputs import check_has_values
 from iqn_blocks.network import IQN
 
 P = ParamSpec("P")
@@ -103,6 +104,7 @@ class InferenceIQN(nn.Module):
                 "net: found a network of another configuration than the copy's; make a new copy "
                 "with optimize_for_inference"
             )
+        check_has_values(net.device)
 
     @torch.no_grad()
     def _replace(self, parent: nn.Module, name: str, new: nn.Module, in_place: bool) -> None:

@@ -72,6 +72,13 @@ def test_mixed_dtypes_come_back(tmp_path):
     assert [p.dtype for p in loaded.parameters()] == [p.dtype for p in net.parameters()]
 
 
+def test_a_network_without_values_is_refused(tmp_path):
+    net = build(tiny()).to("meta")
+    with pytest.raises(ValueError, match=r"meta device.*to_empty"):
+        net.save_pretrained(tmp_path / "net")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_mode_comes_back(training, tmp_path):
     net = build(tiny_btr()).train(training)

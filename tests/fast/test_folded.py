@@ -405,8 +405,11 @@ def test_what_cannot_be_folded_is_refused():
     with pytest.raises(TypeError, match=r"found torch.nn.*Sequential.*inside a wrapper"):
         optimize_for_inference(nn.Sequential(net))
     net.__class__ = IQN
-    with pytest.raises(ValueError, match=r"meta device.*to_empty"):
-        optimize_for_inference(net.to("meta"))
+    fast = optimize_for_inference(net)
+    net.to("meta")
+    for needs_values in (optimize_for_inference, fast.refresh, fast.refresh_heads):
+        with pytest.raises(ValueError, match=r"meta device.*to_empty"):
+            needs_values(net)
     with pytest.raises(ValueError, match=r"got 'onyx', accepted are 'torch', 'onnxruntime'"):
         optimize_for_inference(net, engine="onyx")
 
