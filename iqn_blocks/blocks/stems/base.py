@@ -172,16 +172,13 @@ def _pool_by_windows(x: Tensor, readout: Readout, size: int) -> Tensor:
 
     Window ``i`` of ``n`` over a side ``H`` is ``⌊i·H/n⌋ … ⌈(i + 1)·H/n⌉ − 1``.
     """
+    pool = F.max_pool2d if readout == "max" else F.avg_pool2d
     for dim in (3, 2):
         side = x.shape[dim]
-        windows = [range(i * side // size, -(-(i + 1) * side // size)) for i in range(size)]
-        if readout == "avg":
-            rows = [[(at in window) / len(window) for at in range(side)] for window in windows]
-            weight = x.new_tensor(rows)  # (size, side)
-            x = x @ weight.T if dim == 3 else weight @ x
-        else:  # smaller windows have their last position several times
-            widest = max(map(len, windows))
-            taken = [window[min(at, len(window) - 1)] for window in windows for at in range(widest)]
-            x = x.index_select(dim, torch.tensor(taken, device=x.device))
-            x = F.max_pool2d(x, (1, widest) if dim == 3 else (widest, 1))
+        parts = []
+        for i in range(size):
+            start, stop = i * side // size, -(-(i + 1) * side // size)
+            window = (1, stop - start) if dim == 3 else (stop - start, 1)
+            parts.append(pool(x.narrow(dim, start, stop - start), window))
+        x = torch.cat(parts, dim)
     return x
